@@ -1,0 +1,211 @@
+//! Columns in memory: typed parts of one property's values.
+
+use crate::value::{Scalar, Value};
+
+/// The values of one property over `rows` rows.
+///
+/// A column is a set of typed parts; a row has a value in at most one of them, and none where
+/// the property is missing. So a property whose values are of several types loses nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Column {
+    /// Number of rows that the column spans.
+    pub rows: u32,
+    /// The parts, at most one of each kind.
+    pub parts: Vec<Part>,
+}
+
+/// The values of one type within a column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Part {
+    /// Which rows have a value here.
+    pub presence: Presence,
+    /// Their values, one for each present row, in row order.
+    pub values: Values,
+}
+
+/// Which rows of a column a part has values for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Presence {
+    /// Every row.
+    All,
+    /// These rows, ascending.
+    Rows(Vec<u32>),
+}
+
+/// Values of one type.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Values {
+    /// Explicit nulls (traits only), by their number.
+    Null(u32),
+    /// Booleans.
+    Bool(Vec<bool>),
+    /// Whole numbers.
+    I64(Vec<i64>),
+    /// Floating-point numbers.
+    F64(Vec<f64>),
+    /// Microseconds since 1970-01-01 UTC.
+    Timestamp(Vec<i64>),
+    /// Text, dictionary-coded.
+    Text(TextColumn),
+    /// Multi-valued.
+    List(ListColumn),
+}
+
+/// Dictionary-coded text: `codes[row]` names an entry of `values`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TextColumn {
+    /// For each row, the index of its text in `values`.
+    pub codes: Vec<u32>,
+    /// Texts; entries may be unused or repeated.
+    pub values: StringTable,
+}
+
+/// Strings back to back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StringTable {
+    /// End of each string in `bytes`.
+    ends: Vec<u32>,
+    text: String,
+}
+
+/// Lists of scalars: row `i` has the elements `ends[i-1]..ends[i]` of `elements`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListColumn {
+    /// End of each row's elements.
+    pub ends: Vec<u32>,
+    /// The elements of all rows; every element is present, none is a list.
+    pub elements: Box<Column>,
+}
+
+impl StringTable {
+    /// Adds a string and returns its index.
+    pub fn push(&mut self, text: &str) -> u32 {
+        self.text.push_str(text);
+        assert!(
+            u32::try_from(self.text.len()).is_ok(),
+            "a string table holds under 4 GiB"
+        );
+        self.ends.push(self.text.len() as u32);
+        (self.ends.len() - 1) as u32
+    }
+
+    /// Number of strings.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// True where there is no string.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all strings together.
+    pub fn byte_len(&self) -> usize {
+        self.text.len()
+    }
+
+    /// The string at `index`. Panics where `index` is out of range, as slices do.
+    pub fn get(&self, index: usize) -> &str {
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        };
+        &self.text[start..self.ends[index] as usize]
+    }
+
+    /// All strings in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// The table with these ends and bytes, if they spell whole UTF-8 strings.
+    pub fn from_parts(ends: Vec<u32>, bytes: Vec<u8>) -> Option<Self> {
+        let text = String::from_utf8(bytes).ok()?;
+        let mut start = 0;
+        for &end in &ends {
+            text.get(start..end as usize)?;
+            start = end as usize;
+        }
+        (start == text.len()).then_some(Self { ends, text })
+    }
+
+    /// The ends and bytes, as [`StringTable::from_parts`] takes them.
+    pub fn parts(&self) -> (&[u32], &[u8]) {
+        (&self.ends, self.text.as_bytes())
+    }
+}
+
+impl TextColumn {
+    /// The text of row `row`.
+    pub fn get(&self, row: usize) -> &str {
+        self.values.get(self.codes[row] as usize)
+    }
+}
+
+impl Values {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Null(count) => *count as usize,
+            Self::Bool(values) => values.len(),
+            Self::I64(values) | Self::Timestamp(values) => values.len(),
+            Self::F64(values) => values.len(),
+            Self::Text(values) => values.codes.len(),
+            Self::List(values) => values.ends.len(),
+        }
+    }
+
+    /// True where there is no value.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The value at `index`, owned.
+    pub fn value(&self, index: usize) -> Value {
+        match self {
+            Self::Null(_) => Value::Null,
+            Self::Bool(values) => Value::Bool(values[index]),
+            Self::I64(values) => Value::I64(values[index]),
+            Self::F64(values) => Value::F64(values[index]),
+            Self::Timestamp(values) => Value::Timestamp(values[index]),
+            Self::Text(values) => Value::Text(values.get(index).to_owned()),
+            Self::List(list) => {
+                let start = if index == 0 { 0 } else { list.ends[index - 1] };
+                let elements = (start..list.ends[index]).map(|row| list.elements.value(row));
+                Value::List(elements.flatten().collect())
+            }
+        }
+    }
+
+    /// The scalar at `index`, unless it is null or a list.
+    pub fn scalar(&self, index: usize) -> Option<Scalar<'_>> {
+        Some(match self {
+            Self::Null(_) | Self::List(_) => return None,
+            Self::Bool(values) => Scalar::Bool(values[index]),
+            Self::I64(values) => Scalar::I64(values[index]),
+            Self::F64(values) => Scalar::F64(values[index]),
+            Self::Timestamp(values) => Scalar::Timestamp(values[index]),
+            Self::Text(values) => Scalar::Text(values.get(index)),
+        })
+    }
+}
+
+impl Part {
+    /// The index among this part's values of row `row`, if it is present.
+    pub fn index_of(&self, row: u32) -> Option<usize> {
+        match &self.presence {
+            Presence::All => Some(row as usize),
+            Presence::Rows(rows) => rows.binary_search(&row).ok(),
+        }
+    }
+}
+
+impl Column {
+    /// The value of row `row`, if it has one.
+    pub fn value(&self, row: u32) -> Option<Value> {
+        self.parts
+            .iter()
+            .find_map(|part| Some(part.values.value(part.index_of(row)?)))
+    }
+}
