@@ -1,6 +1,8 @@
 //! Pugmark's engine: an embeddable, columnar, append-only event store with user bitmaps.
 
 pub mod batch;
+pub mod dedup;
+pub mod dictionary;
 pub mod error;
 pub mod format;
 pub mod ids;
