@@ -51,6 +51,25 @@ pub enum Values {
     List(ListColumn),
 }
 
+/// The type of a part's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// Explicit nulls.
+    Null,
+    /// Booleans.
+    Bool,
+    /// Whole numbers.
+    I64,
+    /// Floating-point numbers.
+    F64,
+    /// Microseconds since 1970-01-01 UTC.
+    Timestamp,
+    /// Text.
+    Text,
+    /// Lists of scalars.
+    List,
+}
+
 /// Dictionary-coded text: `codes[row]` names an entry of `values`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TextColumn {
@@ -136,6 +155,14 @@ impl StringTable {
     }
 }
 
+impl ListColumn {
+    /// The rows of `elements` that list `index` has.
+    pub fn range(&self, index: usize) -> std::ops::Range<u32> {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        start..self.ends[index]
+    }
+}
+
 impl TextColumn {
     /// The text of row `row`.
     pub fn get(&self, row: usize) -> &str {
@@ -143,7 +170,33 @@ impl TextColumn {
     }
 }
 
+impl Kind {
+    /// Every kind, in the order in which parts are stored.
+    pub const ALL: [Self; 7] = [
+        Self::Null,
+        Self::Bool,
+        Self::I64,
+        Self::F64,
+        Self::Timestamp,
+        Self::Text,
+        Self::List,
+    ];
+}
+
 impl Values {
+    /// The type of these values.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Null(_) => Kind::Null,
+            Self::Bool(_) => Kind::Bool,
+            Self::I64(_) => Kind::I64,
+            Self::F64(_) => Kind::F64,
+            Self::Timestamp(_) => Kind::Timestamp,
+            Self::Text(_) => Kind::Text,
+            Self::List(_) => Kind::List,
+        }
+    }
+
     /// Number of values.
     pub fn len(&self) -> usize {
         match self {
@@ -171,8 +224,7 @@ impl Values {
             Self::Timestamp(values) => Value::Timestamp(values[index]),
             Self::Text(values) => Value::Text(values.get(index).to_owned()),
             Self::List(list) => {
-                let start = if index == 0 { 0 } else { list.ends[index - 1] };
-                let elements = (start..list.ends[index]).map(|row| list.elements.value(row));
+                let elements = list.range(index).map(|row| list.elements.value(row));
                 Value::List(elements.flatten().collect())
             }
         }
@@ -202,6 +254,11 @@ impl Part {
 }
 
 impl Column {
+    /// The part of one kind, if the column has it.
+    pub fn part(&self, kind: Kind) -> Option<&Part> {
+        self.parts.iter().find(|part| part.values.kind() == kind)
+    }
+
     /// The value of row `row`, if it has one.
     pub fn value(&self, row: u32) -> Option<Value> {
         self.parts

@@ -8,9 +8,12 @@
 mod builder;
 mod column;
 mod resolved;
+pub mod shape;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use builder::{BatchBuilder, BatchColumns, RowBuilder};
-pub use column::{Column, ListColumn, Part, Presence, StringTable, TextColumn, Values};
+pub use column::{Column, Kind, ListColumn, Part, Presence, StringTable, TextColumn, Values};
 pub use resolved::ResolvedBatch;
 
 /// The user ids of a batch, one a row.
