@@ -10,6 +10,7 @@ pub mod limits;
 pub mod storage;
 pub mod time;
 pub mod value;
+pub mod write;
 
 pub use batch::{BatchBuilder, BatchColumns, EventBatch};
 pub use error::{

@@ -1,9 +1,15 @@
 //! The only door to the operating system.
 //!
 //! [`Storage`] is the durability contract; everything above it sees names relative to one root
-//! directory. Three implementations: `OsStorage` (a real directory), `MemoryStorage` (stricter
+//! directory. Three implementations: [`OsStorage`] (a real directory), `MemoryStorage` (stricter
 //! than any file system: forgets on a crash what was not synced) and `FaultyStorage` (fails or
 //! cuts any n-th operation of another storage).
+
+mod aligned;
+mod mmap;
+mod os;
+
+pub use os::OsStorage;
 
 use std::fmt::Debug;
 use std::path::PathBuf;
