@@ -1,0 +1,3 @@
+//! Segments and funnels over a Pugmark store.
+
+pub mod population;
