@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod dedup;
 pub mod dictionary;
+pub mod bitmap;
 pub mod error;
 pub mod format;
 pub mod ids;
