@@ -1,14 +1,18 @@
 //! The only door to the operating system.
 //!
 //! [`Storage`] is the durability contract; everything above it sees names relative to one root
-//! directory. Three implementations: [`OsStorage`] (a real directory), `MemoryStorage` (stricter
-//! than any file system: forgets on a crash what was not synced) and `FaultyStorage` (fails or
+//! directory. Three implementations: [`OsStorage`] (a real directory), [`MemoryStorage`] (stricter
+//! than any file system: forgets on a crash what was not synced) and [`FaultyStorage`] (fails or
 //! cuts any n-th operation of another storage).
 
 mod aligned;
+mod faulty;
+mod memory;
 mod mmap;
 mod os;
 
+pub use faulty::{Failure, Fault, FaultyStorage};
+pub use memory::MemoryStorage;
 pub use os::OsStorage;
 
 use std::fmt::Debug;
