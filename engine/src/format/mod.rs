@@ -2,11 +2,13 @@
 //!
 //! `wire` reads and writes fixed-width little-endian fields with every bound checked;
 //! `sealed` is a finished file (or an image of one in memory) whose blocks are verified against
-//! their checksums when they are first touched. `docs/format.md` has the byte diagrams.
+//! their checksums when they are first touched; `frame` writes such a file as a stream. `docs/format.md` has the byte diagrams.
 
+mod frame;
 mod sealed;
 mod wire;
 
+pub use frame::{Footer, FrameWriter, open_frame};
 pub use sealed::{BlockRef, ImageWriter, Sealed};
 pub use wire::{Reader, WireError, Writer};
 

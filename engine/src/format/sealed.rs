@@ -10,7 +10,7 @@ use super::wire::{Reader, WireError, Writer};
 use crate::error::Corruption;
 
 /// Where a block lies in a sealed file, and the checksum of its stored bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockRef {
     /// First byte in the file; a multiple of 8.
     pub offset: u64,
