@@ -1,3 +1,27 @@
-//! Segments and funnels over a Pugmark store.
+//! Questions about behaviour over a Pugmark store: who did what, and how far users come.
+//!
+//! The way of a question:
+//!
+//! ```text
+//! behaviour   Condition -> Segment, Funnel      what is asked, typed and validated
+//!    |
+//! kernel      one user's ordered events -> (level, chain), did or did not
+//!    |                                          pure functions over slices
+//! model       the judge: the same meaning by plain loops, slow and obviously right
+//! ```
+//!
+//! [`behaviour`] holds the plans and knows neither storage nor algorithms. [`kernel`] matches one
+//! user at a time and knows neither names nor columns. [`model`] answers whole questions from
+//! events held in memory; it shares no algorithm with the kernel, and every other answer is tested
+//! against it. This crate knows no SQL and no HTTP.
 
-pub mod population;
+pub mod behaviour;
+mod error;
+mod zone;
+
+pub use behaviour::{
+    Condition, Did, Funnel, Literal, Operand, Segment, Span, any, days, did, event, event_name,
+    everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+};
+pub use error::{Invalid, ZoneError};
+pub use zone::{Bucket, CalendarUnit, Zone};

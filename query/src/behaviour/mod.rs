@@ -1,0 +1,30 @@
+//! What is asked: conditions over one event, segments of users, funnels.
+//!
+//! Plain data with builders that read like the question, and one `validate` for each question.
+//! Nothing here knows how events are stored or how a question is answered.
+
+mod analysis;
+mod condition;
+mod did;
+mod evaluate;
+mod funnel;
+mod literal;
+mod pattern;
+mod range;
+mod result;
+mod segment;
+
+pub use analysis::{Names, Reads};
+pub use condition::{
+    Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
+    user_trait,
+};
+pub use did::{Aggregate, AggregateTest, Did, did};
+pub use evaluate::{EventRow, Skipped};
+pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
+pub use literal::{Literal, compare, timestamp};
+pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds};
+pub use result::{
+    ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
+};
+pub use segment::{Segment, everyone, not, traits, users};
