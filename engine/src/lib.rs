@@ -1,9 +1,9 @@
 //! Pugmark's engine: an embeddable, columnar, append-only event store with user bitmaps.
 
 pub mod batch;
+pub mod bitmap;
 pub mod dedup;
 pub mod dictionary;
-pub mod bitmap;
 pub mod error;
 pub mod format;
 pub mod ids;
