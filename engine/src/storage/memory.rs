@@ -157,6 +157,25 @@ impl MemoryStorage {
         }
     }
 
+    /// The tree as the next process finds it when this one is killed but the machine runs on:
+    /// everything is visible, and what was not synced may still be lost by a later crash.
+    pub fn kill(&self) -> Self {
+        let disk = self.disk();
+        let unsealed = |file: &Content| Content {
+            sealed: false,
+            ..file.clone()
+        };
+        Self {
+            disk: Arc::new(Mutex::new(Disk {
+                files: disk.files.iter().map(unsealed).collect(),
+                names: disk.names.clone(),
+                durable: disk.durable.clone(),
+                pending: disk.pending.clone(),
+                ..Disk::default()
+            })),
+        }
+    }
+
     /// Changes the bytes of a file as they are stored, as a failing disk would.
     ///
     /// # Errors

@@ -10,6 +10,8 @@ mod faulty;
 mod memory;
 mod mmap;
 mod os;
+#[cfg(test)]
+mod tests;
 
 pub use faulty::{Failure, Fault, FaultyStorage};
 pub use memory::MemoryStorage;

@@ -13,6 +13,9 @@ use crate::error::{BatchError, BatchProblem, StorageError, WriteError};
 use crate::limits::MAX_RECORD_BYTES;
 use crate::storage::Storage;
 
+#[cfg(test)]
+mod tests;
+
 /// When a record is acknowledged.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

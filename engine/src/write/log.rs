@@ -11,13 +11,17 @@
 //! 16  file number u64                       16  checksum of the payload
 //! 24  first record number u64               24  record number u64, without a gap
 //! 32  salt u64, drawn at random             32  settled u64: records below it were synced before
-//! 40  checksum of bytes 0..40               40  payload length u32, kind u32: 1 record, 2 seal
+//! 40  checksum of bytes 0..40               40  payload length u32, kind u32
 //! ```
+//! Kinds: 1 a record; 2 the seal that ends the file; 3 the proof behind the seal.
 //!
 //! A crash may lose any part of what was written after the last sync, also the middle of it. So a
 //! frame that does not check is the torn tail of a crash, unless a later frame says that it was
 //! settled: then it once was whole and is damaged. The salt keeps a payload that holds a copy
 //! of log bytes from being taken for frames.
+//!
+//! A seal that can be read may still be in the page cache only, because the process died before it
+//! was synced. The proof is written after that sync, so a log with a proof is on disk.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
@@ -30,6 +34,9 @@ use crate::format::{Reader, Writer, checksum};
 use crate::limits::MAX_RECORD_BYTES;
 use crate::storage::{FileWriter, Storage};
 
+#[cfg(test)]
+mod tests;
+
 /// The directory of log files.
 pub const LOG_DIRECTORY: &str = "log";
 /// Bytes before the first frame.
@@ -41,6 +48,7 @@ const MAGIC: &[u8; 8] = b"PUGLOG\0\0";
 const VERSION: u32 = 1;
 const KIND_RECORD: u32 = 1;
 const KIND_SEAL: u32 = 2;
+const KIND_PROOF: u32 = 3;
 /// Frames begin at multiples of this, so that a search for one has few places to look at.
 const ALIGNMENT: usize = 8;
 /// A log made whole is rewritten in pieces of about this many bytes.
@@ -154,9 +162,18 @@ impl LogWriter {
         first_record: u64,
     ) -> Result<Self, StorageError> {
         let salt = RandomState::new().build_hasher().finish();
+        Self::start(storage.create(name)?, number, first_record, salt)
+    }
+
+    fn start(
+        file: Box<dyn FileWriter>,
+        number: u64,
+        first_record: u64,
+        salt: u64,
+    ) -> Result<Self, StorageError> {
         let header = encode_header(number, first_record, salt);
         let mut writer = Self {
-            file: storage.create(name)?,
+            file,
             salt,
             chain: checksum(&header),
             next_record: first_record,
@@ -215,21 +232,29 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Ends the file: everything in it is synced, then a seal says so and is synced too. From
-    /// then on every flipped bit of a record is noticed as damage.
+    /// Ends the file: everything in it is synced, then a seal says so and is synced too, then a
+    /// proof says that and need not survive. From the seal on every flipped bit of a record is
+    /// noticed as damage.
     pub fn seal(mut self) -> Result<LogStatistics, StorageError> {
+        self.seal_unproven()?;
+        self.write_mark(KIND_PROOF)?;
+        Ok(self.statistics)
+    }
+
+    fn seal_unproven(&mut self) -> Result<(), StorageError> {
         self.commit(true)?;
-        // A seal is no record: the number it carries is that of the next file's first record.
+        self.write_mark(KIND_SEAL)?;
+        self.sync()
+    }
+
+    /// Writes a frame that is no record; the number it takes is given again in the next file.
+    fn write_mark(&mut self, kind: u32) -> Result<(), StorageError> {
         let records = self.statistics.records;
-        let mut seal = Frames::default();
-        seal.push_kind(&[], KIND_SEAL);
-        self.number(&mut seal);
-        self.write(&seal.bytes)?;
-        self.sync()?;
-        Ok(LogStatistics {
-            records,
-            ..self.statistics
-        })
+        let mut mark = Frames::default();
+        mark.push_kind(&[], kind);
+        self.number(&mut mark);
+        self.statistics.records = records;
+        self.write(&mark.bytes)
     }
 
     /// Fills in what depends on the place in the file: number, settled, chain, head checksum.
@@ -304,6 +329,8 @@ pub struct LogContents {
     pub records: Vec<LogRecord>,
     /// True where the file was ended on purpose; then it is whole.
     pub sealed: bool,
+    /// True where the seal is known to have been synced. A seal without a proof may be lost yet.
+    pub proven: bool,
     /// Bytes up to the end of the last valid frame.
     pub valid_len: u64,
     /// Bytes of the file; what lies behind `valid_len` is the torn tail.
@@ -321,6 +348,7 @@ impl LogContents {
             first_record: None,
             records: Vec::new(),
             sealed: false,
+            proven: false,
             valid_len: 0,
             len: len as u64,
         }
@@ -362,6 +390,7 @@ pub fn decode_log(bytes: &Bytes, file: &Path, number: u64) -> Result<LogContents
         first_record: Some(header.first_record),
         records: Vec::new(),
         sealed: false,
+        proven: false,
         valid_len: 0,
         len: bytes.len() as u64,
     };
@@ -381,11 +410,10 @@ pub fn decode_log(bytes: &Bytes, file: &Path, number: u64) -> Result<LogContents
             break;
         };
         if head.kind == KIND_SEAL {
-            if end < bytes.len() {
-                return Err(damaged(end, "bytes follow the end of a finished log"));
-            }
             contents.sealed = true;
-            at = end;
+            contents.proven =
+                has_proof(bytes, end, &header, &head).map_err(|what| damaged(end, what))?;
+            at = if contents.proven { bytes.len() } else { end };
             break;
         }
         let start = at + FRAME_BYTES;
@@ -466,7 +494,7 @@ fn frame_head(bytes: &[u8], at: usize, salt: u64) -> Option<FrameHead> {
 /// Where the frame ends, or none where its payload is cut short or does not check.
 fn frame_end(bytes: &[u8], at: usize, head: &FrameHead) -> Result<Option<usize>, &'static str> {
     let length = head.length as usize;
-    let known = matches!(head.kind, KIND_RECORD) || (head.kind == KIND_SEAL && length == 0);
+    let known = head.kind == KIND_RECORD || (head.kind == KIND_SEAL && length == 0);
     if !known || length > MAX_RECORD_BYTES {
         return Err("a record is of an unknown kind or too long");
     }
@@ -477,6 +505,26 @@ fn frame_end(bytes: &[u8], at: usize, head: &FrameHead) -> Result<Option<usize>,
     let (payload, padding) = padded.split_at(length);
     let whole = checksum(payload) == head.payload_checksum && padding.iter().all(|&byte| byte == 0);
     Ok(whole.then_some(end))
+}
+
+/// Whether the proof follows the seal that ends at `at`. It is never synced, so a crash may tear
+/// it, but nothing else may follow.
+fn has_proof(
+    bytes: &[u8],
+    at: usize,
+    header: &Header,
+    seal: &FrameHead,
+) -> Result<bool, &'static str> {
+    if bytes.len() - at > FRAME_BYTES {
+        return Err("bytes follow the end of a finished log");
+    }
+    let Some(head) = frame_head(bytes, at, header.salt) else {
+        return Ok(false);
+    };
+    if head.kind != KIND_PROOF || head.previous != seal.checksum || head.length != 0 {
+        return Err("something else than its proof follows a seal");
+    }
+    Ok(true)
 }
 
 /// Refuses the broken frame of record `number` at `at` where a frame behind it says that the
@@ -529,10 +577,10 @@ pub fn read_logs(
 }
 
 /// Reads the logs as [`read_logs`] does, and makes the last file whole, so that what was read is
-/// what every later open reads: an unsealed file is replaced by a sealed copy of its valid
-/// records. That cuts a torn tail for good, and brings to disk what was read from the page cache
-/// only (the process before may have died, or seen a sync fail). A crash in between leaves
-/// either file. For the writer, under its lock, before it starts a new file.
+/// what every later open reads: a file that is not [proven](LogContents::proven) to be whole on
+/// disk is replaced by a sealed copy of its valid records. That cuts a torn tail for good, and
+/// brings to disk what was read from the page cache only (the process before may have died, or
+/// seen a sync fail). A crash in between leaves either file. For the writer, under its lock, before it starts a new file.
 ///
 /// # Errors
 /// As [`read_logs`], and where the copy cannot be written.
@@ -543,7 +591,7 @@ pub fn recover_logs(
 ) -> Result<Logs, ReadError> {
     let (logs, last) = read_files(storage, numbers, first_record)?;
     if let (Some(contents), Some(&number)) = (last, numbers.last())
-        && !contents.sealed
+        && !contents.proven
     {
         replace_sealed(storage, number, &contents, logs.next_record)?;
     }
@@ -610,6 +658,8 @@ fn replace_sealed(
             writer.commit(false)?;
         }
     }
-    writer.seal()?;
+    // Without a proof: who finds it under this name cannot know whether the rename was synced.
+    writer.seal_unproven()?;
+    drop(writer);
     storage.rename(&copy, &name)
 }
