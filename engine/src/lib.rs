@@ -8,6 +8,7 @@ pub mod error;
 pub mod format;
 pub mod ids;
 pub mod limits;
+pub mod segment;
 pub mod storage;
 pub mod time;
 pub mod value;

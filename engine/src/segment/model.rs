@@ -1,0 +1,290 @@
+//! The model of segments: plain rows in arrival order, and loops over them. Test code.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+
+use super::{NameRun, Segment, SegmentImage, UserStarts};
+use crate::batch::{ResolvedBatch, TextColumn};
+use crate::bitmap::{BitmapView, split};
+use crate::time::{MICROS_PER_DAY, day_of};
+
+/// One event.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Row {
+    pub(super) user: u32,
+    pub(super) time: i64,
+    pub(super) name: String,
+}
+
+/// How the times of a case are spread.
+#[derive(Clone, Copy, Debug)]
+struct TimeShape {
+    start: i64,
+    unit: i64,
+    steps: i64,
+}
+
+fn time_shape() -> impl Strategy<Value = TimeShape> {
+    let start = prop_oneof![
+        Just(0),
+        Just(1_569_888_000_000_000),
+        Just(1_569_888_000_123_456),
+        Just(-3 * MICROS_PER_DAY - 7),
+    ];
+    let spread = prop_oneof![
+        Just((1_000_000, 5)),
+        Just((1_000_000, 90_000)),
+        Just((1_000, 3 * 86_400_000)),
+        Just((1, 300)),
+        Just((1, 40 * MICROS_PER_DAY)),
+        Just((MICROS_PER_DAY, 4)),
+    ];
+    (start, spread).prop_map(|(start, (unit, steps))| TimeShape { start, unit, steps })
+}
+
+/// Rows in arrival order: few users with many rows and many with few, in up to three containers.
+pub(super) fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
+    let user = prop_oneof![
+        3 => 0u32..6,
+        2 => 0u32..2_000,
+        2 => 65_530u32..65_545,
+        1 => 0u32..200_000,
+    ];
+    let name = prop_oneof![4 => 0usize..2, 2 => 0usize..6, 1 => 0usize..12];
+    let row = (user, any::<prop::sample::Index>(), name);
+    (time_shape(), prop::collection::vec(row, 0..most)).prop_map(|(shape, rows)| {
+        rows.into_iter()
+            .map(|(user, step, name)| Row {
+                user,
+                time: shape.start + step.index(shape.steps as usize) as i64 * shape.unit,
+                name: format!("name {name}"),
+            })
+            .collect()
+    })
+}
+
+/// Rows as a batch.
+pub(super) fn batch(rows: &[Row]) -> ResolvedBatch {
+    let mut events = TextColumn::default();
+    let mut codes: BTreeMap<&str, u32> = BTreeMap::new();
+    for row in rows {
+        let code = *codes
+            .entry(&row.name)
+            .or_insert_with(|| events.values.push(&row.name));
+        events.codes.push(code);
+    }
+    ResolvedBatch {
+        users: rows.iter().map(|row| row.user).collect(),
+        times: rows.iter().map(|row| row.time).collect(),
+        events,
+        properties: Vec::new(),
+    }
+}
+
+/// Opens an image, whose meta must be what its footer says.
+pub(super) fn open(image: SegmentImage) -> Arc<Segment> {
+    let segment = Segment::open(image.bytes.into(), Path::new("test.seg")).unwrap();
+    assert_eq!(*segment.meta(), image.meta);
+    Arc::new(segment)
+}
+
+/// Checks that `segments` hold exactly `rows`, which are in arrival order.
+pub(super) fn check(segments: &[Arc<Segment>], rows: &[Row], most_runs: usize) {
+    let mut seen = 0;
+    let mut next_container = 0;
+    for segment in segments {
+        let meta = segment.meta();
+        assert!(u32::from(meta.first_container) >= next_container);
+        next_container = u32::from(meta.last_container) + 1;
+        let inside: Vec<&Row> = rows
+            .iter()
+            .filter(|row| (meta.first_container..=meta.last_container).contains(&split(row.user).0))
+            .collect();
+        seen += inside.len();
+        check_segment(segment, &inside, most_runs);
+    }
+    assert_eq!(seen, rows.len());
+}
+
+fn check_segment(segment: &Segment, rows: &[&Row], most_runs: usize) {
+    let meta = segment.meta();
+    assert_eq!(meta.rows as usize, rows.len());
+    assert_eq!(
+        meta.min_time,
+        rows.iter().map(|row| row.time).min().unwrap()
+    );
+    assert_eq!(
+        meta.max_time,
+        rows.iter().map(|row| row.time).max().unwrap()
+    );
+    let containers = rows.iter().map(|row| split(row.user).0);
+    assert_eq!(meta.first_container, containers.clone().min().unwrap());
+    assert_eq!(meta.last_container, containers.max().unwrap());
+    let users: BTreeSet<u32> = rows.iter().map(|row| row.user).collect();
+    check_bitmap(segment.any_users().unwrap(), &users);
+
+    let own = own_names(rows, most_runs);
+    assert!(segment.runs().map(|run| run.name()).eq(own.iter().copied()));
+    let run_of = |row: &Row| own.iter().position(|&name| name == row.name);
+    let ranks = ranks(rows, run_of);
+    for number in (0..own.len()).map(Some).chain([None]) {
+        let mut inside: Vec<usize> = (0..rows.len())
+            .filter(|&at| run_of(rows[at]) == number)
+            .collect();
+        inside.sort_by_key(|&at| (rows[at].user, rows[at].time, at));
+        let run = match number {
+            Some(number) => segment.run(own[number]),
+            None => segment.overflow(),
+        };
+        assert_eq!(run.is_some(), !inside.is_empty());
+        if let Some(run) = run {
+            assert_eq!(run.is_overflow(), number.is_none());
+            let expected: Vec<&Row> = inside.iter().map(|&at| rows[at]).collect();
+            let ranks: Vec<u32> = inside.iter().map(|&at| ranks[at]).collect();
+            check_run(run, &expected, &ranks);
+        }
+    }
+}
+
+/// The names that have a run of their own, sorted.
+fn own_names<'a>(rows: &[&'a Row], most: usize) -> Vec<&'a str> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for row in rows {
+        *counts.entry(&row.name).or_default() += 1;
+    }
+    let mut names: Vec<&str> = counts.keys().copied().collect();
+    names.sort_by_key(|name| std::cmp::Reverse(counts[name]));
+    names.truncate(most);
+    names.sort_unstable();
+    names
+}
+
+/// The rank of each row: its place by arrival among the rows of its user and time, from 1, where
+/// these lie in several runs.
+fn ranks(rows: &[&Row], run_of: impl Fn(&Row) -> Option<usize>) -> Vec<u32> {
+    let mut groups: BTreeMap<(u32, i64), Vec<usize>> = BTreeMap::new();
+    for (at, row) in rows.iter().enumerate() {
+        groups.entry((row.user, row.time)).or_default().push(at);
+    }
+    let mut ranks = vec![0; rows.len()];
+    for group in groups.values() {
+        let runs: BTreeSet<_> = group.iter().map(|&at| run_of(rows[at])).collect();
+        if runs.len() > 1 {
+            (1..).zip(group).for_each(|(rank, &at)| ranks[at] = rank);
+        }
+    }
+    ranks
+}
+
+pub(super) fn check_bitmap(view: BitmapView<'_>, users: &BTreeSet<u32>) {
+    view.check().unwrap();
+    assert!(view.iter().eq(users.iter().copied()));
+}
+
+fn check_run(run: NameRun<'_>, rows: &[&Row], ranks: &[u32]) {
+    let users: BTreeSet<u32> = rows.iter().map(|row| row.user).collect();
+    assert_eq!(run.rows() as usize, rows.len());
+    assert_eq!(run.user_count() as usize, users.len());
+    check_bitmap(run.users().unwrap(), &users);
+    assert_eq!(
+        run.min_time(),
+        rows.iter().map(|row| row.time).min().unwrap()
+    );
+    assert_eq!(
+        run.max_time(),
+        rows.iter().map(|row| row.time).max().unwrap()
+    );
+    check_user_rows(run, rows, &users);
+    check_times(run, rows, ranks);
+    check_days(run, rows, &users);
+}
+
+fn check_user_rows(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
+    let range_of = |user: u32| {
+        let start = rows.partition_point(|row| row.user < user) as u32;
+        start..rows.partition_point(|row| row.user <= user) as u32
+    };
+    for &user in users.iter().step_by(users.len() / 50 + 1) {
+        assert_eq!(run.user_rows(user).unwrap(), range_of(user));
+        if !users.contains(&(user + 1)) {
+            assert_eq!(run.user_rows(user + 1).unwrap(), 0..0);
+        }
+    }
+    let keys: BTreeSet<u16> = users.iter().map(|&user| split(user).0).collect();
+    let mut starts = vec![0; 65_537];
+    for key in keys.iter().copied().chain([9]) {
+        let first = rows.partition_point(|row| split(row.user).0 < key) as u32;
+        let end = rows.partition_point(|row| split(row.user).0 <= key) as u32;
+        let expected = if first == end { 0..0 } else { first..end };
+        assert_eq!(run.container_rows(key).unwrap(), expected);
+        run.row_starts(key, &mut starts).unwrap();
+        let mut found = UserStarts::default();
+        run.user_starts(key, &mut found).unwrap();
+        let base = u32::from(key) << 16;
+        let inside = users.range(base..=base | 0xffff);
+        assert!(
+            found
+                .lows
+                .iter()
+                .copied()
+                .eq(inside.clone().map(|&user| split(user).1))
+        );
+        let mut dense = 0;
+        for (place, &user) in inside.enumerate() {
+            let (low, range) = (split(user).1 as usize, range_of(user));
+            assert_eq!(found.starts[place..place + 2], [range.start, range.end]);
+            assert_eq!(starts[low..low + 2], [range.start, range.end]);
+            assert!(starts[dense..low].iter().all(|&start| start == range.start));
+            dense = low + 1;
+        }
+        assert!(starts[dense..].iter().all(|&start| start == expected.end));
+    }
+}
+
+fn check_times(run: NameRun<'_>, rows: &[&Row], ranks: &[u32]) {
+    let all = run.times(0..run.rows()).unwrap();
+    let (third, half) = (rows.len() / 3, rows.len() / 2);
+    let part = run.times(third as u32..half as u32).unwrap();
+    let mut copied = Vec::new();
+    all.append_to(&mut copied);
+    assert!(copied.iter().copied().eq(rows.iter().map(|row| row.time)));
+    for (place, row) in rows.iter().enumerate() {
+        assert_eq!(all.get(place), row.time);
+        assert_eq!(all.offset_from(row.time), all.offset(place));
+        assert!(all.time_of(all.offset_from(row.time + 1)) > row.time);
+        if (third..half).contains(&place) {
+            assert_eq!(part.get(place - third), row.time);
+            assert_eq!(all.slice(third..half).get(place - third), row.time);
+        }
+    }
+    let ties = run.ties(0..run.rows()).unwrap();
+    let some = run.ties(third as u32..half as u32).unwrap();
+    let listed = ranks.iter().filter(|&&rank| rank > 0).count();
+    assert_eq!(ties.pairs().len(), listed);
+    for (place, &rank) in ranks.iter().enumerate() {
+        assert_eq!(ties.rank(place as u32), rank);
+        let expected = if (third..half).contains(&place) {
+            rank
+        } else {
+            0
+        };
+        assert_eq!(some.rank(place as u32), expected);
+    }
+}
+
+fn check_days(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
+    let mut days: BTreeMap<i64, BTreeSet<u32>> = BTreeMap::new();
+    for row in rows {
+        days.entry(day_of(row.time)).or_default().insert(row.user);
+    }
+    let counts = days.iter().map(|(&day, users)| (day, users.len() as u32));
+    assert!(run.days().unwrap().eq(counts));
+    for (&day, expected) in &days {
+        check_bitmap(run.day_users(day).unwrap().unwrap(), expected);
+    }
+    assert!(run.day_users(1_000_000).unwrap().is_none());
+    assert!(!users.is_empty());
+}

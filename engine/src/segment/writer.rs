@@ -1,0 +1,226 @@
+//! Laying a segment out: run by run, then the footer.
+
+use std::collections::BTreeMap;
+
+use super::area::Area;
+use super::counts;
+use super::days::DayBuilder;
+use super::layout::{self, ContainerStart, Footer, RunEntry, RunIndex};
+use super::times::TimeForm;
+use super::{Partition, SegmentImage, SegmentMeta};
+use crate::bitmap::{BitmapBuilder, BitmapView, Words, split};
+use crate::format::{BlockRef, ImageWriter};
+
+/// The rows of one run, sorted by (ordinal, time, arrival).
+#[derive(Clone, Debug, Default)]
+pub(super) struct RunRows {
+    /// The run's users, ascending.
+    pub(super) users: Vec<u32>,
+    /// How many rows each user has, at least 1.
+    pub(super) counts: Vec<u32>,
+    /// Microseconds since 1970-01-01 UTC, one a row.
+    pub(super) times: Vec<i64>,
+    /// `[row, rank]` of the rows that share user and time with rows of another run.
+    pub(super) ties: Vec<[u32; 2]>,
+}
+
+impl RunRows {
+    /// Appends a row, which must not come before the last.
+    pub(super) fn push(&mut self, user: u32, time: i64, rank: u32) {
+        if self.users.last() == Some(&user) {
+            if let Some(count) = self.counts.last_mut() {
+                *count += 1;
+            }
+        } else {
+            self.users.push(user);
+            self.counts.push(1);
+        }
+        if rank > 0 {
+            self.ties.push([self.times.len() as u32, rank]);
+        }
+        self.times.push(time);
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.times.len() as u32
+    }
+}
+
+/// Builds the image of one segment. Runs come in the order of their names, overflow last.
+#[derive(Debug)]
+pub(super) struct SegmentWriter {
+    image: ImageWriter,
+    partition: Partition,
+    arrival: (u64, u64),
+    has_overflow: bool,
+    runs: Vec<RunEntry>,
+    /// The users of all runs.
+    users: BTreeMap<u16, Words>,
+}
+
+/// What a run has besides its rows.
+#[derive(Debug, Default)]
+pub(super) struct RunExtras {
+    pub(super) values: Option<BlockRef>,
+    pub(super) value_bitmaps: Area,
+    pub(super) properties: Option<BlockRef>,
+    pub(super) names: Option<BlockRef>,
+}
+
+impl SegmentWriter {
+    pub(super) fn new(partition: Partition, arrival: (u64, u64)) -> Self {
+        Self {
+            image: ImageWriter::new(&layout::header()),
+            partition,
+            arrival,
+            has_overflow: false,
+            runs: Vec::new(),
+            users: BTreeMap::new(),
+        }
+    }
+
+    /// Appends the run `name`, `None` for the overflow run, which must have rows. `extras`
+    /// writes what belongs to the properties, and is called once.
+    pub(super) fn run(
+        &mut self,
+        name: Option<&str>,
+        rows: RunRows,
+        extras: impl FnOnce(&mut ImageWriter, &RunUsers<'_>) -> RunExtras,
+    ) {
+        let RunRows {
+            users,
+            counts,
+            times,
+            ties,
+        } = rows;
+        let (bitmap, containers) = self.users(&users, &counts);
+        let users_block = self.image.block(&bitmap);
+        let counts_area = counts::write(&mut self.image, &counts);
+        let form = TimeForm::of(&times);
+        let times_area = form.write(&mut self.image, &times);
+        let ties_area = Area::write(&mut self.image, bytemuck::cast_slice(&ties));
+        let (days, day_bitmaps) = match self.partition {
+            Partition::Traits => Default::default(),
+            Partition::Events(_) => {
+                days_of(&users, &counts, &times).write(&mut self.image, users.len() as u32)
+            }
+        };
+        let row_count = times.len() as u32;
+        drop(times);
+        let run_users = RunUsers {
+            users: &users,
+            counts: &counts,
+        };
+        let extras = extras(&mut self.image, &run_users);
+        let index = RunIndex {
+            rows: row_count,
+            users: users.len() as u32,
+            times_form: form,
+            users_block,
+            users_shape: BitmapView::EMPTY.shape(),
+            containers,
+            counts: counts_area,
+            times: times_area,
+            ties: ties_area,
+            days,
+            day_bitmaps,
+            values: extras.values,
+            value_bitmaps: extras.value_bitmaps,
+            properties: extras.properties,
+            names: extras.names,
+        };
+        let index = self.image.block(&index.encode());
+        self.has_overflow = name.is_none();
+        self.runs.push(RunEntry {
+            name: name.unwrap_or_default().into(),
+            rows: row_count,
+            users: users.len() as u32,
+            min_time: form.min,
+            max_time: form.max,
+            index,
+        });
+    }
+
+    /// The bitmap of a run's users and where each container begins.
+    fn users(&mut self, users: &[u32], counts: &[u32]) -> (Vec<u8>, Vec<ContainerStart>) {
+        let mut builder = BitmapBuilder::new();
+        let mut containers = Vec::new();
+        let (mut user, mut row) = (0, 0);
+        let mut lows = Vec::new();
+        for (key, range) in containers_of(users) {
+            containers.push(ContainerStart { user, row });
+            lows.clear();
+            lows.extend(users[range.clone()].iter().map(|&user| user as u16));
+            builder.push(key, &lows);
+            self.users
+                .entry(key)
+                .or_default()
+                .extend(lows.iter().copied());
+            user += range.len() as u32;
+            row += counts[range].iter().sum::<u32>();
+        }
+        containers.push(ContainerStart { user, row });
+        (builder.finish(), containers)
+    }
+
+    /// The finished segment; `None` where it has no rows.
+    pub(super) fn finish(mut self) -> Option<SegmentImage> {
+        let first_container = *self.users.keys().next()?;
+        let last_container = *self.users.keys().next_back()?;
+        let mut builder = BitmapBuilder::new();
+        for (&key, words) in &self.users {
+            builder.push_words(key, words);
+        }
+        let users = self.image.block(&builder.finish());
+        let meta = SegmentMeta {
+            partition: self.partition,
+            first_container,
+            last_container,
+            arrival: self.arrival,
+            rows: self.runs.iter().map(|run| run.rows).sum(),
+            min_time: self.runs.iter().map(|run| run.min_time).min()?,
+            max_time: self.runs.iter().map(|run| run.max_time).max()?,
+        };
+        let footer = Footer {
+            meta,
+            users,
+            has_overflow: self.has_overflow,
+            runs: self.runs,
+        };
+        let bytes = footer.seal(self.image);
+        Some(SegmentImage { meta, bytes })
+    }
+}
+
+/// The users of a run with their numbers of rows, for whoever walks its rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RunUsers<'a> {
+    pub(super) users: &'a [u32],
+    pub(super) counts: &'a [u32],
+}
+
+/// The containers of ascending ordinals, each with the range of its users.
+pub(super) fn containers_of(users: &[u32]) -> impl Iterator<Item = (u16, std::ops::Range<usize>)> {
+    let mut start = 0;
+    users
+        .chunk_by(|&left, &right| split(left).0 == split(right).0)
+        .map(move |chunk| {
+            let range = start..start + chunk.len();
+            start = range.end;
+            (split(chunk[0]).0, range)
+        })
+}
+
+fn days_of(users: &[u32], counts: &[u32], times: &[i64]) -> DayBuilder {
+    let mut days = DayBuilder::new();
+    let mut row = 0;
+    for (key, range) in containers_of(users) {
+        for index in range {
+            let end = row + counts[index] as usize;
+            days.user(users[index] as u16, &times[row..end]);
+            row = end;
+        }
+        days.end_container(key);
+    }
+    days
+}
