@@ -17,6 +17,7 @@
 
 pub mod behaviour;
 mod error;
+pub mod model;
 pub mod population;
 mod zone;
 

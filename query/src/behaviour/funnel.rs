@@ -21,6 +21,8 @@ use crate::zone::{CalendarUnit, Zone};
 
 /// Most steps of a funnel: one bit for each in a word.
 pub(crate) const MAX_STEPS: usize = 64;
+/// Most bins of a histogram: more than any screen has pixels across.
+const MAX_BINS: usize = 10_000;
 /// Values of a breakdown that are told apart unless said otherwise.
 pub(crate) const DEFAULT_TOP: usize = 1_000;
 
@@ -304,6 +306,36 @@ impl Funnel {
         self.validate_holding()?;
         self.validate_breakdown()?;
         self.users.as_ref().map_or(Ok(()), Segment::validate)
+    }
+
+    /// Refuses histograms of times between steps that mean nothing.
+    ///
+    /// # Errors
+    /// As [`Funnel::validate`], or names the option.
+    pub fn validate_times(
+        &self,
+        from_step: usize,
+        to_step: usize,
+        bins: usize,
+    ) -> Result<(), Invalid> {
+        self.validate()?;
+        if from_step < 1 || to_step > self.steps.len() || from_step >= to_step {
+            return Err(Invalid::new(
+                "from_step",
+                format!(
+                    "must be before to_step, both from 1 to {}",
+                    self.steps.len()
+                ),
+            ));
+        }
+        if bins == 0 || bins > MAX_BINS {
+            return Err(Invalid::new("bins", format!("must be 1 to {MAX_BINS}")));
+        }
+        if self.by.is_some() || self.bucket.is_some() {
+            let option = if self.by.is_some() { "by" } else { "bucket" };
+            return Err(Invalid::new(option, "has no meaning for one histogram"));
+        }
+        Ok(())
     }
 
     fn validate_optional(&self) -> Result<(), Invalid> {

@@ -20,8 +20,11 @@ pub use condition::{
     user_trait,
 };
 pub use did::{Aggregate, AggregateTest, Did, did};
+pub(crate) use evaluate::scalars;
 pub use evaluate::{EventRow, Skipped};
+pub(crate) use funnel::DEFAULT_TOP;
 pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
+pub(crate) use literal::compare_exactly;
 pub use literal::{Literal, compare, timestamp};
 pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds};
 pub use result::{
