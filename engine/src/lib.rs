@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod bitmap;
+pub mod codec;
 pub mod dedup;
 pub mod dictionary;
 pub mod error;

@@ -1,0 +1,342 @@
+//! Where the numbers of a part come from: stored as they are, through a table of distinct
+//! numbers, or determined by another part of the run.
+//!
+//! A source's descriptor is one byte for its kind, then
+//! * `DIRECT`: a sequence of numbers;
+//! * `TABLE`: how many distinct numbers (u32), the sequence of these, ascending, and the
+//!   sequence of the index of each value among them;
+//! * `DEPENDENT`: the determining part (property u32, part u8), whether its index is that of
+//!   the value or the value's row (u8), least and greatest word, the sequence that maps the
+//!   determinant's distinct values to this part's, and the exceptions: their indices as a set of
+//!   rows, and the sequence of their values.
+//!
+//! A determinant is a part whose values have indices: dictionary-coded text or a table. It is
+//! never dependent itself.
+
+use std::cell::{Cell, OnceCell};
+use std::ops::Range;
+
+use super::numbers::Repr;
+use super::numbers_read::Numbers;
+use super::properties::PropertiesView;
+use super::rows::RowSet;
+use super::sink::Origin;
+use crate::error::Corruption;
+use crate::format::Reader;
+
+pub(super) const DIRECT: u8 = 0;
+pub(super) const TABLE: u8 = 1;
+pub(super) const DEPENDENT: u8 = 2;
+
+/// The determinant's value is the one at the same index.
+pub(super) const BY_INDEX: u8 = 0;
+/// The determinant has a value for every row, and it is the one of the value's row.
+pub(super) const BY_ROW: u8 = 1;
+
+/// Values that a dependent part puts together at a time: its scratch stays in the cache.
+const CHUNK: u32 = 4_096;
+
+/// What a part is read with.
+#[derive(Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) origin: Origin<'a>,
+    pub(super) properties: PropertiesView<'a>,
+    /// Whether the part may depend on another one.
+    pub(super) may_depend: bool,
+    /// Whether the part is one of a column of elements, which has no lists.
+    pub(super) in_list: bool,
+}
+
+/// The numbers of a part.
+#[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every source is direct, and reads faster in place"
+)]
+pub(super) enum Source<'a> {
+    Direct(Numbers<'a>),
+    Table(Box<Table<'a>>),
+    Dependent(Box<Dependent<'a>>),
+}
+
+#[derive(Debug)]
+pub(super) struct Table<'a> {
+    codes: Numbers<'a>,
+    values: Lookup<'a>,
+}
+
+#[derive(Debug)]
+pub(super) struct Dependent<'a> {
+    codes: Numbers<'a>,
+    by_row: Option<RowSet<'a>>,
+    map: Lookup<'a>,
+    exceptions: RowSet<'a>,
+    values: Numbers<'a>,
+    bounds: (u64, u64),
+}
+
+/// The indices of a part's values among its distinct ones.
+pub(super) struct Determinant<'a> {
+    pub(super) codes: Numbers<'a>,
+    pub(super) distinct: u32,
+    pub(super) presence: RowSet<'a>,
+}
+
+/// Numbers found by a code; unpacked as a whole once enough of them were asked for.
+#[derive(Debug)]
+struct Lookup<'a> {
+    origin: Origin<'a>,
+    stored: Numbers<'a>,
+    unpacked: OnceCell<Vec<u64>>,
+    asked: Cell<u32>,
+}
+
+impl<'a> Lookup<'a> {
+    fn new(origin: Origin<'a>, stored: Numbers<'a>) -> Self {
+        Self {
+            origin,
+            stored,
+            unpacked: OnceCell::new(),
+            asked: Cell::new(0),
+        }
+    }
+
+    /// Announces `lookups` of them.
+    fn prepare(&self, lookups: u32) -> Result<(), Corruption> {
+        let asked = self.asked.get().saturating_add(lookups);
+        self.asked.set(asked);
+        if self.unpacked.get().is_none() && asked > self.stored.count() / 4 {
+            let mut words = Vec::new();
+            self.stored.words(0..self.stored.count(), &mut words)?;
+            self.unpacked.get_or_init(|| words);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn at(&self, code: u64) -> Result<u64, Corruption> {
+        if let Some(words) = self.unpacked.get()
+            && let Some(&word) = words.get(code as usize)
+        {
+            return Ok(word);
+        }
+        if code >= u64::from(self.stored.count()) {
+            return Err(self.origin.corrupt("a code is beyond its table"));
+        }
+        self.stored.at(code as u32)
+    }
+}
+
+impl<'a> Source<'a> {
+    /// Reads the descriptor of the numbers of a part with this presence.
+    pub(super) fn open(
+        context: &Context<'a>,
+        bytes: &mut Reader<'a>,
+        presence: &RowSet<'a>,
+        repr: Repr,
+    ) -> Result<Self, Corruption> {
+        let origin = context.origin;
+        let block_values = context.properties.block_values();
+        let open = |bytes: &mut Reader<'a>, count, repr| {
+            Numbers::open(origin, bytes, count, (repr, block_values))
+        };
+        match bytes.u8().map_err(|error| origin.wire(error))? {
+            DIRECT => Ok(Self::Direct(open(bytes, presence.count(), repr)?)),
+            TABLE => {
+                let distinct = bytes.u32().map_err(|error| origin.wire(error))?;
+                let values = Lookup::new(origin, open(bytes, distinct, repr)?);
+                let codes = open(bytes, presence.count(), Repr::Int)?;
+                Ok(Self::Table(Box::new(Table { codes, values })))
+            }
+            DEPENDENT if context.may_depend => {
+                let dependent = Dependent::open(context, bytes, presence, repr)?;
+                Ok(Self::Dependent(Box::new(dependent)))
+            }
+            _ => Err(origin.corrupt("the numbers of a part have no such source")),
+        }
+    }
+
+    /// The word at `index`. Panics where it is out of range.
+    #[inline]
+    pub(super) fn at(&self, index: u32) -> Result<u64, Corruption> {
+        match self {
+            Self::Direct(numbers) => numbers.at(index),
+            Self::Table(table) => table.values.at(table.codes.at(index)?),
+            Self::Dependent(dependent) => dependent.at(index),
+        }
+    }
+
+    /// Calls `each` with the words of a range. Panics where it is out of range.
+    #[inline]
+    pub(super) fn for_each(
+        &self,
+        indices: Range<u32>,
+        mut each: impl FnMut(u64),
+    ) -> Result<(), Corruption> {
+        match self {
+            Self::Direct(numbers) => numbers.for_each(indices, each),
+            Self::Table(table) => {
+                table.values.prepare(indices.len() as u32)?;
+                let mut failed = None;
+                table
+                    .codes
+                    .for_each(indices, |code| match table.values.at(code) {
+                        Ok(word) => each(word),
+                        Err(error) => failed = Some(error),
+                    })?;
+                failed.map_or(Ok(()), Err)
+            }
+            Self::Dependent(dependent) => dependent.for_each(indices, &mut each),
+        }
+    }
+
+    /// How many blocks with bounds of their own there are.
+    pub(super) fn blocks(&self) -> u32 {
+        match self {
+            Self::Direct(numbers) => numbers.blocks(),
+            Self::Table(table) => table.codes.blocks(),
+            Self::Dependent(dependent) => u32::from(dependent.codes.count() > 0),
+        }
+    }
+
+    /// The indices of a block's values, out of `count`.
+    pub(super) fn block_indices(&self, block: u32, count: u32) -> Range<u32> {
+        match self {
+            Self::Direct(numbers) => numbers.block_indices(block),
+            Self::Table(table) => table.codes.block_indices(block),
+            Self::Dependent(_) => 0..count,
+        }
+    }
+
+    /// Least and greatest word of all.
+    pub(super) fn bounds(&self) -> (u64, u64) {
+        match self {
+            Self::Direct(numbers) => numbers.bounds(),
+            Self::Table(table) => table.values.stored.bounds(),
+            Self::Dependent(dependent) => dependent.bounds,
+        }
+    }
+
+    /// Least and greatest word of a block.
+    pub(super) fn block_bounds(&self, block: u32) -> Result<(u64, u64), Corruption> {
+        match self {
+            Self::Direct(numbers) => Ok(numbers.block_bounds(block)),
+            Self::Table(table) => {
+                let (least, greatest) = table.codes.block_bounds(block);
+                Ok((table.values.at(least)?, table.values.at(greatest)?))
+            }
+            Self::Dependent(dependent) => Ok(dependent.bounds),
+        }
+    }
+
+    /// The codes inside, where values have indices among `dictionary` distinct ones, or among
+    /// those of a table.
+    pub(super) fn into_codes(self, dictionary: Option<u32>) -> Option<(Numbers<'a>, u32)> {
+        match (self, dictionary) {
+            (Self::Direct(codes), Some(distinct)) => Some((codes, distinct)),
+            (Self::Table(table), None) => Some((table.codes, table.values.stored.count())),
+            _ => None,
+        }
+    }
+}
+
+impl<'a> Dependent<'a> {
+    fn open(
+        context: &Context<'a>,
+        bytes: &mut Reader<'a>,
+        presence: &RowSet<'a>,
+        repr: Repr,
+    ) -> Result<Self, Corruption> {
+        let origin = context.origin;
+        let wire = |error| origin.wire(error);
+        let (property, part) = (bytes.u32().map_err(wire)?, bytes.u8().map_err(wire)?);
+        let by_row = bytes.u8().map_err(wire)?;
+        let bounds = (bytes.u64().map_err(wire)?, bytes.u64().map_err(wire)?);
+        let Determinant {
+            codes,
+            distinct,
+            presence: determined_by,
+        } = context.properties.determinant(property, part)?;
+        let fits = match by_row {
+            BY_INDEX => determined_by.count() == presence.count(),
+            BY_ROW => determined_by.is_all() && determined_by.limit() == presence.limit(),
+            _ => false,
+        };
+        if !fits {
+            return Err(origin.corrupt("a part depends on one with other rows"));
+        }
+        let numbers = (repr, context.properties.block_values());
+        let map = Numbers::open(origin, bytes, distinct, numbers)?;
+        let exceptions = RowSet::open(origin, bytes, presence.count())?;
+        let values = Numbers::open(origin, bytes, exceptions.count(), numbers)?;
+        Ok(Self {
+            codes,
+            by_row: (by_row == BY_ROW && !presence.is_all()).then_some(*presence),
+            map: Lookup::new(origin, map),
+            exceptions,
+            values,
+            bounds,
+        })
+    }
+
+    fn at(&self, index: u32) -> Result<u64, Corruption> {
+        if let Some(exception) = self.exceptions.index_of(index) {
+            return self.values.at(exception);
+        }
+        let determinant = match &self.by_row {
+            Some(presence) => presence.row_of(index),
+            None => index,
+        };
+        self.map.at(self.codes.at(determinant)?)
+    }
+
+    fn for_each(&self, indices: Range<u32>, each: &mut impl FnMut(u64)) -> Result<(), Corruption> {
+        self.map.prepare(indices.len() as u32)?;
+        let (mut codes, mut rows) = (Vec::new(), Vec::new());
+        let (mut wrong, mut right) = (Vec::new(), Vec::new());
+        for start in indices.clone().step_by(CHUNK as usize) {
+            let chunk = start..start.saturating_add(CHUNK).min(indices.end);
+            codes.clear();
+            match &self.by_row {
+                None => self.codes.words(chunk.clone(), &mut codes)?,
+                Some(presence) => {
+                    rows.clear();
+                    presence.fill_rows(chunk.clone(), &mut rows);
+                    self.codes_at(&rows, &mut codes)?;
+                }
+            }
+            wrong.clear();
+            right.clear();
+            let exceptions = self.exceptions.indices(chunk.clone());
+            self.exceptions.fill_rows(exceptions.clone(), &mut wrong);
+            self.values.words(exceptions, &mut right)?;
+            let mut exceptions = wrong.iter().zip(&right).peekable();
+            for (index, &code) in chunk.zip(&codes) {
+                match exceptions.next_if(|(wrong, _)| **wrong == index) {
+                    Some((_, &word)) => each(word),
+                    None => each(self.map.at(code)?),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the determinant's codes at ascending rows.
+    fn codes_at(&self, rows: &[u32], out: &mut Vec<u64>) -> Result<(), Corruption> {
+        let (Some(&first), Some(&last)) = (rows.first(), rows.last()) else {
+            return Ok(());
+        };
+        // Reading all rows between costs about a nanosecond each, one by itself about four.
+        if (last.saturating_sub(first) as usize) < rows.len() * 4 {
+            let mut between = Vec::new();
+            self.codes.words(first..last + 1, &mut between)?;
+            let at = |row: &u32| between.get(row.wrapping_sub(first) as usize).copied();
+            out.extend(rows.iter().map(|row| at(row).unwrap_or_default()));
+            return Ok(());
+        }
+        for &row in rows {
+            out.push(self.codes.at(row)?);
+        }
+        Ok(())
+    }
+}
