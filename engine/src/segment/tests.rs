@@ -1,13 +1,15 @@
 //! Segments against the model.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::model::{self, Row};
-use super::{BuildOptions, Partition, build};
+use super::{BuildOptions, Partition, Segment, build, merge};
 
 fn options() -> impl Strategy<Value = BuildOptions> {
     let bytes = prop_oneof![Just(1), Just(1_000), Just(1 << 20)];
-    let runs = prop_oneof![Just(1), Just(3), Just(10_000)];
+    let runs = prop_oneof![Just(10_000)];
     (bytes, runs, 1u32..5_000).prop_map(|(target_bytes, max_name_runs, max_rows)| BuildOptions {
         target_bytes,
         max_rows,
@@ -40,5 +42,72 @@ proptest! {
         let images = build_rows(&rows, batch_rows, &options);
         let segments: Vec<_> = images.into_iter().map(model::open).collect();
         model::check(&segments, &rows, options.max_name_runs);
+    }
+}
+
+/// A cut of the rows into consecutive pieces, each of which becomes segments of its own.
+fn build_pieces(
+    rows: &[Row],
+    cuts: &[prop::sample::Index],
+    options: &BuildOptions,
+) -> Vec<Vec<Arc<Segment>>> {
+    let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(rows.len() + 1)).collect();
+    cuts.extend([0, rows.len()]);
+    cuts.sort_unstable();
+    let mut built = Vec::new();
+    for (number, pair) in (0..).zip(cuts.windows(2)) {
+        let batch = model::batch(&rows[pair[0]..pair[1]]);
+        let all: Vec<u32> = (0..batch.times.len() as u32).collect();
+        let inputs = [(&batch, all.as_slice())];
+        let images = build(Partition::Events(0), (number, number), &inputs, options);
+        built.push(images.into_iter().map(model::open).collect());
+    }
+    built
+}
+
+fn merge_all(inputs: &[Arc<Segment>], options: &BuildOptions) -> Vec<Arc<Segment>> {
+    let merged = merge(inputs, options, None).unwrap();
+    merged.into_iter().map(model::open).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn merged_segments_hold_the_rows_of_their_inputs(
+        rows in model::rows(2_000),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        inner in options(),
+        outer in options(),
+        split: prop::sample::Index,
+    ) {
+        let pieces = build_pieces(&rows, &cuts, &inner);
+        let inputs: Vec<_> = pieces.iter().flatten().cloned().collect();
+        let merged = merge_all(&inputs, &outer);
+        model::check(&merged, &rows, outer.max_name_runs);
+
+        // Merging some neighbours first changes nothing.
+        let split = split.index(pieces.len() + 1);
+        let (early, late) = pieces.split_at(split);
+        let flat = |pieces: &[Vec<Arc<Segment>>]| pieces.iter().flatten().cloned().collect::<Vec<_>>();
+        let mut inputs = merge_all(&flat(early), &inner);
+        inputs.extend(merge_all(&flat(late), &outer));
+        let again = merge_all(&inputs, &outer);
+        model::check(&again, &rows, outer.max_name_runs);
+    }
+
+    #[test]
+    fn refused_users_are_dropped(
+        rows in model::rows(1_000),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
+        modulus in 1u32..5,
+        outer in options(),
+    ) {
+        let inputs: Vec<_> = build_pieces(&rows, &cuts, &BuildOptions::default()).concat();
+        let keep = |ordinal: u32| ordinal % modulus != 0;
+        let merged = merge(&inputs, &outer, Some(&keep)).unwrap();
+        let merged: Vec<_> = merged.into_iter().map(model::open).collect();
+        let kept: Vec<Row> = rows.into_iter().filter(|row| keep(row.user)).collect();
+        model::check(&merged, &kept, outer.max_name_runs);
     }
 }

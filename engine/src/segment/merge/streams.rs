@@ -1,0 +1,250 @@
+//! Where the rows of each event name lie in the inputs of a merge.
+
+use std::collections::BTreeMap;
+use std::ops::{Range, RangeInclusive};
+use std::sync::Arc;
+
+use super::super::run::{NameRun, UserStarts};
+use super::super::segment::Segment;
+use crate::error::Corruption;
+
+/// The runs of all inputs, and the rows of every name in them.
+pub(super) struct Streams<'a> {
+    pub(super) sources: Vec<Source<'a>>,
+    /// The names of all inputs, sorted.
+    pub(super) names: Vec<Name>,
+    streams: Vec<Stream>,
+}
+
+/// A run of an input.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    /// The place of the input in arrival order.
+    pub(super) input: u32,
+    pub(super) run: NameRun<'a>,
+}
+
+/// An event name and its streams, in the order of the inputs.
+pub(super) struct Name {
+    pub(super) text: Box<str>,
+    streams: Vec<u32>,
+}
+
+/// The rows of one name in one input.
+struct Stream {
+    source: u32,
+    /// The rows of the name where the run is shared: an overflow run.
+    list: Option<Vec<u32>>,
+}
+
+/// A stream's users in one container, with their rows and times.
+#[derive(Default)]
+pub(super) struct ContainerRows {
+    pub(super) lows: Vec<u16>,
+    /// First row of each user and the end of the last one's, counted from the first row here.
+    starts: Vec<u32>,
+    /// The rows' numbers in the source: the first, or all of them.
+    first: u32,
+    list: Option<Vec<u32>>,
+    times: Vec<i64>,
+    /// The ranks that the input gave, `[row, rank]` by row of the source.
+    ties: Vec<[u32; 2]>,
+}
+
+impl ContainerRows {
+    /// Places of the rows of the user at `place`.
+    pub(super) fn range(&self, place: usize) -> Range<usize> {
+        self.starts[place] as usize..self.starts[place + 1] as usize
+    }
+
+    pub(super) fn times_of(&self, place: usize) -> &[i64] {
+        &self.times[self.range(place)]
+    }
+
+    /// The numbers in the source of the rows of the user at `place`.
+    pub(super) fn rows_of(&self, place: usize) -> impl Iterator<Item = u32> {
+        let range = self.range(place);
+        let (first, list) = (self.first, self.list.as_deref());
+        range.map(move |at| list.map_or(first + at as u32, |list| list[at]))
+    }
+
+    /// Number of rows.
+    pub(super) fn rows_len(&self) -> usize {
+        self.starts.last().map_or(0, |&end| end as usize)
+    }
+
+    /// The user of a row of the source, where the run belongs to one name.
+    pub(super) fn user_of(&self, row: u32) -> Option<u16> {
+        let at = row.checked_sub(self.first)?;
+        let after = self.starts.partition_point(|&start| start <= at);
+        self.lows.get(after.checked_sub(1)?).copied()
+    }
+
+    /// The rank that the input gave a row of the source; 0 for none.
+    pub(super) fn rank(&self, row: u32) -> u32 {
+        if self.ties.is_empty() {
+            return 0;
+        }
+        let found = self.ties.binary_search_by_key(&row, |pair| pair[0]);
+        found.map_or(0, |at| self.ties[at][1])
+    }
+}
+
+impl<'a> Streams<'a> {
+    pub(super) fn open(inputs: &'a [Arc<Segment>]) -> Result<Self, Corruption> {
+        let mut sources = Vec::new();
+        let mut streams = Vec::new();
+        let mut names: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
+        for (input, segment) in inputs.iter().enumerate() {
+            for run in segment.all_runs() {
+                let source = sources.len() as u32;
+                let input = input as u32;
+                sources.push(Source { input, run });
+                let lists = if run.is_overflow() {
+                    let lists = overflow_lists(run)?.into_iter();
+                    lists.map(|(name, rows)| (name, Some(rows))).collect()
+                } else {
+                    vec![(run.name().into(), None)]
+                };
+                for (name, list) in lists {
+                    names.entry(name).or_default().push(streams.len() as u32);
+                    streams.push(Stream { source, list });
+                }
+            }
+        }
+        let names = names
+            .into_iter()
+            .map(|(text, streams)| Name { text, streams })
+            .collect();
+        Ok(Self {
+            sources,
+            names,
+            streams,
+        })
+    }
+
+    /// Number of streams.
+    pub(super) fn len(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// The streams of a name, in the order of the inputs.
+    pub(super) fn of_name(&self, name: u32) -> impl Iterator<Item = u32> + Clone {
+        self.names[name as usize].streams.iter().copied()
+    }
+
+    pub(super) fn source_number(&self, stream: u32) -> u32 {
+        self.streams[stream as usize].source
+    }
+
+    pub(super) fn source(&self, stream: u32) -> Source<'a> {
+        self.sources[self.source_number(stream) as usize]
+    }
+
+    /// True where the stream shares its run with others.
+    pub(super) fn is_listed(&self, stream: u32) -> bool {
+        self.streams[stream as usize].list.is_some()
+    }
+
+    /// The containers within `keys` where the stream's run has rows.
+    pub(super) fn keys(
+        &self,
+        stream: u32,
+        keys: &RangeInclusive<u16>,
+    ) -> Result<Vec<u16>, Corruption> {
+        let users = self.source(stream).run.users()?;
+        let all = users.keys().map(|(key, _)| key);
+        Ok(all.filter(|key| keys.contains(key)).collect())
+    }
+
+    /// The stream's users in a container, without times and ranks.
+    pub(super) fn load_users(
+        &self,
+        stream: u32,
+        key: u16,
+        rows: &mut ContainerRows,
+    ) -> Result<(), Corruption> {
+        let run = self.source(stream).run;
+        let mut found = UserStarts {
+            lows: std::mem::take(&mut rows.lows),
+            starts: std::mem::take(&mut rows.starts),
+        };
+        run.user_starts(key, &mut found)?;
+        let first = found.starts.first().copied().unwrap_or_default();
+        rows.times.clear();
+        rows.ties.clear();
+        rows.first = first;
+        rows.list = None;
+        if let Some(list) = &self.streams[stream as usize].list {
+            rows.list = Some(select(list, &mut found));
+        } else {
+            found.starts.iter_mut().for_each(|start| *start -= first);
+        }
+        (rows.lows, rows.starts) = (found.lows, found.starts);
+        Ok(())
+    }
+
+    /// The stream's users, times and ranks in a container.
+    pub(super) fn load(
+        &self,
+        stream: u32,
+        key: u16,
+        rows: &mut ContainerRows,
+    ) -> Result<(), Corruption> {
+        self.load_users(stream, key, rows)?;
+        if rows.lows.is_empty() {
+            return Ok(());
+        }
+        let run = self.source(stream).run;
+        let range = run.container_rows(key)?;
+        let times = run.times(range.clone())?;
+        match &rows.list {
+            Some(list) => {
+                let places = list.iter().map(|row| (row - range.start) as usize);
+                rows.times.extend(places.map(|place| times.get(place)));
+            }
+            None => times.append_to(&mut rows.times),
+        }
+        rows.ties.extend_from_slice(run.ties(range)?.pairs());
+        Ok(())
+    }
+}
+
+/// Reduces the users of a container to those with rows in `list`, with starts into the listed
+/// rows, which are returned.
+fn select(list: &[u32], found: &mut UserStarts) -> Vec<u32> {
+    let mut lows = Vec::new();
+    let mut starts = vec![0];
+    let mut selected = Vec::new();
+    let first = found.starts.first().copied().unwrap_or_default();
+    let mut rest = &list[list.partition_point(|&row| row < first)..];
+    for (&low, &end) in found.lows.iter().zip(found.starts.iter().skip(1)) {
+        let (inside, later) = rest.split_at(rest.partition_point(|&row| row < end));
+        rest = later;
+        if !inside.is_empty() {
+            selected.extend_from_slice(inside);
+            lows.push(low);
+            starts.push(selected.len() as u32);
+        }
+    }
+    *found = UserStarts { lows, starts };
+    selected
+}
+
+/// The rows of each name in an overflow run.
+fn overflow_lists(run: NameRun<'_>) -> Result<BTreeMap<Box<str>, Vec<u32>>, Corruption> {
+    let names = run.overflow_names(0..run.rows())?;
+    let mut lists: Vec<Vec<u32>> = vec![Vec::new(); names.values.len()];
+    for (row, &code) in names.codes.iter().enumerate() {
+        lists[code as usize].push(row as u32);
+    }
+    let mut of_name: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
+    for (text, list) in names.values.iter().zip(lists) {
+        if !list.is_empty() {
+            of_name.entry(text.into()).or_default().extend(list);
+        }
+    }
+    // Equal texts under several codes leave a name's rows out of order.
+    of_name.values_mut().for_each(|list| list.sort_unstable());
+    Ok(of_name)
+}
