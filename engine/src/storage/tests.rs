@@ -96,6 +96,25 @@ fn a_held_lock_names_its_holder() {
 }
 
 #[test]
+fn of_many_that_race_for_the_lock_one_wins() {
+    let directory = tempfile::tempdir().unwrap();
+    for storage in [
+        Arc::new(OsStorage::open(directory.path())) as Arc<dyn Storage>,
+        Arc::new(MemoryStorage::new()),
+    ] {
+        for _ in 0..20 {
+            let race = |_| {
+                let storage = storage.clone();
+                std::thread::spawn(move || storage.lock())
+            };
+            let racers: Vec<_> = (0..8).map(race).collect();
+            let locks: Vec<_> = racers.into_iter().map(|one| one.join().unwrap()).collect();
+            assert_eq!(locks.iter().filter(|lock| lock.is_ok()).count(), 1);
+        }
+    }
+}
+
+#[test]
 fn a_shorter_name_replaces_a_longer_one_in_the_lock_file() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("LOCK");

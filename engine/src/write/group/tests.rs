@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::ReadError;
 use crate::storage::{
-    Failure, Fault, FaultyStorage, FileWriter, LockError, MemoryStorage, WriterLock,
+    Failure, Fault, FaultyStorage, FileWriter, LockError, MemoryStorage, OsStorage, WriterLock,
 };
 use crate::write::log::{LOG_DIRECTORY, Logs, log_number, read_log, read_logs, recover_logs};
 
@@ -63,6 +63,35 @@ fn what_is_submitted_together_is_synced_once() {
     assert_eq!(after.records, 100);
     let survived = read_all(&storage.crash(1));
     assert_eq!(survived, (0..100u8).map(|n| vec![n]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_in_a_real_directory_is_recovered_and_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let storage: Arc<dyn Storage> = Arc::new(OsStorage::open(directory.path()));
+    storage.make_directory(LOG_DIRECTORY).unwrap();
+    for life in 0..4u64 {
+        let files = log_files(storage.as_ref());
+        let logs = recover_logs(storage.as_ref(), &files, 0).unwrap();
+        assert_eq!(logs.next_record, life * 11);
+        let number = files.last().map_or(1, |last| last + 1);
+        let durability = Durability::EveryCommit;
+        let log = GroupLog::create(storage.clone(), number, logs.next_record, durability).unwrap();
+        for record in 0..10u8 {
+            let ticket = log.submit(&[record; 50]).unwrap();
+            log.wait(ticket).unwrap();
+        }
+        let ticket = log.rotate(number + 1).unwrap();
+        log.wait_synced(ticket).unwrap();
+        let ticket = log.submit(b"after").unwrap();
+        log.wait(ticket).unwrap();
+        if life % 2 == 0 {
+            log.close().unwrap();
+        }
+    }
+    assert_eq!(read_all(storage.as_ref()).len(), 44);
+    let leftovers = storage.list(LOG_DIRECTORY).unwrap();
+    assert!(leftovers.iter().all(|name| log_number(name).is_some()));
 }
 
 /// A storage whose syncs take a while, so that others queue up behind them.

@@ -366,6 +366,7 @@ fn missing_repeated_and_unfinished_files_are_corruption() {
     refused(&[2, 5, 6], 1);
     refused(&[1, 2, 6], 0);
     refused(&[2, 1], 0);
+    refused(&[1, 2, 1], 0);
     // What is missing below the first wanted record does not matter.
     assert!(read_logs(&storage, &[1, 5, 6], 4).is_ok());
     let mut writer = LogWriter::create(&storage, 7, 7).unwrap();
