@@ -211,6 +211,12 @@ pub enum WriteError {
         /// The most allowed.
         limit: usize,
     },
+    /// A bulk load cannot check message ids.
+    #[error("a bulk load takes no message ids; append batches that have some")]
+    MessageIdsInBulk,
+    /// A thread of the store panicked, which is a bug.
+    #[error("a thread of the store panicked; reopen the store, and report this")]
+    Panicked,
     /// Every one of the 2^32 user ordinals is taken.
     #[error("the store holds as many users as it can (2^32); shard by hash of the user")]
     TooManyUsers,

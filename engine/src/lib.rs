@@ -5,14 +5,22 @@ pub mod bitmap;
 pub mod codec;
 pub mod dedup;
 pub mod dictionary;
+mod crash;
 pub mod error;
 pub mod format;
 pub mod ids;
 pub mod limits;
+mod maintain;
+mod manifest;
+pub mod options;
+mod read;
+mod recover;
 pub mod segment;
 pub mod storage;
+mod store;
 pub mod time;
 pub mod value;
+mod verify;
 pub mod write;
 
 pub use batch::{BatchBuilder, BatchColumns, EventBatch};
@@ -20,4 +28,12 @@ pub use error::{
     BatchError, BatchProblem, Corruption, OpenError, ReadError, StorageError, WriteError,
 };
 pub use ids::{Ordinal, UserKey};
+pub use options::{Clock, Options};
+pub use read::Snapshot;
+pub use store::{Stats, Store, StoreBuilder};
 pub use value::{Scalar, Value};
+pub use verify::{VerifyError, VerifyReport};
+pub use write::append::Appended;
+pub use write::bulk::BulkLoad;
+pub use write::group::Durability;
+pub use write::record::{BatchKind, Progress};

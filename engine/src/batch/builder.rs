@@ -103,6 +103,15 @@ impl BatchBuilder {
     /// The first offending row and field, where an id, a name or a value is empty, too long, or a
     /// list inside a list. Nothing of the batch is usable then.
     pub fn finish(self) -> Result<EventBatch, BatchError> {
+        self.columns()?.finish()
+    }
+
+    /// As [`BatchBuilder::finish`], for trait updates, which have no event name.
+    pub(crate) fn finish_traits(self) -> Result<EventBatch, BatchError> {
+        self.columns()?.finish_traits()
+    }
+
+    fn columns(self) -> Result<BatchColumns, BatchError> {
         let rows = self.times.len() as u32;
         let users = match self.integer_users {
             Some(ids) => IdColumn::Int(ids),
@@ -119,14 +128,13 @@ impl BatchBuilder {
                 properties.push(Property { name, column });
             }
         }
-        BatchColumns {
+        Ok(BatchColumns {
             users,
             times: self.times,
             events: self.events.column,
             message_ids: self.message_ids.map(|ids| ids.column),
             properties,
-        }
-        .finish()
+        })
     }
 
     fn column(&mut self, name: &str) -> &mut ColumnBuilder {
@@ -382,7 +390,22 @@ impl BatchColumns {
     ///
     /// # Errors
     /// The first offending field with its row.
-    pub fn finish(self) -> Result<EventBatch, BatchError> {
+    pub fn finish(mut self) -> Result<EventBatch, BatchError> {
+        check_names(&self.events, "event", false)?;
+        for property in &mut self.properties {
+            property.column.parts.retain(|part| !matches!(part.values, Values::Null(_)));
+        }
+        self.properties.retain(|property| !property.column.parts.is_empty());
+        self.check()
+    }
+
+    /// As [`BatchColumns::finish`], for trait updates, which have no event name.
+    pub(crate) fn finish_traits(self) -> Result<EventBatch, BatchError> {
+        check_names(&self.events, "event", true)?;
+        self.check()
+    }
+
+    fn check(self) -> Result<EventBatch, BatchError> {
         let rows = self.times.len();
         let fail = |row: usize, field: &str, problem| {
             Err(BatchError {
@@ -424,7 +447,6 @@ impl BatchColumns {
         if let IdColumn::Text(ids) = &self.users {
             check_names(ids, "user_id", false)?;
         }
-        check_names(&self.events, "event", false)?;
         if let Some(ids) = &self.message_ids {
             if ids.codes.len() != rows {
                 let found = ids.codes.len();

@@ -266,3 +266,41 @@ impl Column {
             .find_map(|part| Some(part.values.value(part.index_of(row)?)))
     }
 }
+
+impl TextColumn {
+    /// The column with only the rows `rows`, in that order.
+    pub(crate) fn pick(&self, rows: &[u32]) -> Self {
+        let codes = rows.iter().map(|&row| self.codes[row as usize]).collect();
+        Self { codes, values: self.values.clone() }
+    }
+
+    /// Bytes that the column takes in the log.
+    pub(crate) fn encoded_len(&self) -> usize {
+        (self.codes.len() + self.values.len()) * 4 + self.values.byte_len() + 12
+    }
+}
+
+impl Column {
+    /// About the bytes that the column takes in the log.
+    pub(crate) fn encoded_len(&self) -> usize {
+        self.parts.iter().map(Part::encoded_len).sum()
+    }
+}
+
+impl Part {
+    fn encoded_len(&self) -> usize {
+        let presence = match &self.presence {
+            Presence::All => 1,
+            Presence::Rows(rows) => rows.len() * 4 + 5,
+        };
+        let values = match &self.values {
+            Values::Null(_) => 4,
+            Values::Bool(values) => values.len(),
+            Values::I64(values) | Values::Timestamp(values) => values.len() * 8,
+            Values::F64(values) => values.len() * 8,
+            Values::Text(text) => text.encoded_len(),
+            Values::List(list) => list.ends.len() * 4 + 8 + list.elements.encoded_len(),
+        };
+        presence + values + 5
+    }
+}

@@ -105,3 +105,39 @@ impl EventBatch {
         &self.properties
     }
 }
+
+impl EventBatch {
+    /// The batch with only the rows `rows`, in that order.
+    pub(crate) fn pick(&self, rows: &[u32]) -> Self {
+        let users = match &self.users {
+            IdColumn::Int(ids) => IdColumn::Int(rows.iter().map(|&row| ids[row as usize]).collect()),
+            IdColumn::Text(ids) => IdColumn::Text(ids.pick(rows)),
+        };
+        let properties = self.properties.iter().map(|property| Property {
+            name: property.name.clone(),
+            column: shape::gather(&property.column, rows),
+        });
+        Self {
+            users,
+            times: rows.iter().map(|&row| self.times[row as usize]).collect(),
+            events: self.events.pick(rows),
+            message_ids: self.message_ids.as_ref().map(|ids| ids.pick(rows)),
+            properties: properties.filter(|property| !property.column.parts.is_empty()).collect(),
+        }
+    }
+
+    /// About the bytes that the batch takes in the log.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let users = match &self.users {
+            IdColumn::Int(ids) => ids.len() * 8,
+            IdColumn::Text(ids) => ids.encoded_len(),
+        };
+        let properties: usize = self
+            .properties
+            .iter()
+            .map(|property| property.name.len() + 16 + property.column.encoded_len())
+            .sum();
+        let ids = self.message_ids.as_ref().map_or(0, TextColumn::encoded_len);
+        64 + users + self.times.len() * 8 + self.events.encoded_len() + ids + properties
+    }
+}

@@ -71,8 +71,8 @@ pub struct MessageIds {
     seed: u64,
     window_millis: i64,
     heap: HashTable<Entry>,
-    /// A sealed run, still in memory, until its file is installed.
-    sealing: Option<Arc<Run>>,
+    /// Sealed runs, still in memory, until their files are installed; oldest first.
+    sealing: Vec<Arc<Run>>,
     /// In order of sealing.
     runs: Vec<Arc<Run>>,
 }
@@ -100,7 +100,7 @@ impl MessageIds {
             seed,
             window_millis: millis(window_micros),
             heap: HashTable::new(),
-            sealing: None,
+            sealing: Vec::new(),
             runs,
         })
     }
@@ -118,7 +118,7 @@ impl MessageIds {
         if heap.is_some_and(|entry| self.within_window(entry.arrival_millis, arrival_millis)) {
             return Ok(true);
         }
-        for run in self.sealing.iter().chain(self.runs.iter().rev()) {
+        for run in self.sealing.iter().rev().chain(self.runs.iter().rev()) {
             if self.within_window(run.meta().max_arrival_millis, arrival_millis)
                 && run
                     .find(hash)?
@@ -175,13 +175,18 @@ impl MessageIds {
 
     /// Number of ids on the heap; seal at [`SEAL_IDS`].
     pub fn heap_len(&self) -> usize {
-        let sealing = self.sealing.as_ref().map_or(0, |run| run.meta().count);
-        self.heap.len() + sealing as usize
+        let sealing: usize = self.sealing.iter().map(|run| run.meta().count as usize).sum();
+        self.heap.len() + sealing
+    }
+
+    /// Number of ids that no sealed run holds.
+    pub fn unsealed(&self) -> usize {
+        self.heap.len()
     }
 
     /// Bytes on the heap, the directories of mapped runs included (16 KiB for a million ids).
     pub fn heap_bytes(&self) -> usize {
-        let sealing = self.sealing.as_ref().map_or(0, |run| run.meta().length);
+        let sealing: u64 = self.sealing.iter().map(|run| run.meta().length).sum();
         let runs = self.runs.iter().chain(&self.sealing);
         let directories: usize = runs.map(|run| run.directory_bytes()).sum();
         self.heap.allocation_size() + sealing as usize + directories
@@ -192,21 +197,13 @@ impl MessageIds {
         self.runs.iter().map(|run| *run.meta()).collect()
     }
 
-    /// Builds a run of all ids that no installed run holds; `None` where there are none. They
-    /// are found as before, and leave the heap when the run is [installed](Self::install). A run
-    /// that was sealed but never installed is part of the next one, so a failure in between costs
-    /// nothing.
+    /// Builds a run of all ids that no sealed run holds; `None` where there are none. They are
+    /// found as before, and leave the heap when the run is [installed](Self::install). Several
+    /// sealed runs may wait for their files.
     ///
     /// # Errors
     /// Never for bytes of files; a damaged image in memory is reported rather than trusted.
     pub fn seal(&mut self, number: u64) -> Result<Option<SealedMessageIds>, ReadError> {
-        if let Some(stale) = self.sealing.clone() {
-            let mut entries = stale.entries();
-            while let Some(entry) = entries.next()? {
-                self.remember(entry.hash(), entry.arrival_millis);
-            }
-            self.sealing = None;
-        }
         if self.heap.is_empty() {
             return Ok(None);
         }
@@ -229,7 +226,7 @@ impl MessageIds {
         let image = Bytes::from(image);
         let path = self.storage.path(&run::file_name(number));
         let run = Run::from_bytes(image.clone(), &path, self.seed, meta)?;
-        self.sealing = Some(Arc::new(run));
+        self.sealing.push(Arc::new(run));
         Ok(Some(SealedMessageIds { meta, image }))
     }
 
@@ -240,13 +237,13 @@ impl MessageIds {
     /// Where the file cannot be mapped or is not what was sealed; nothing changes then.
     ///
     /// # Panics
-    /// Where `meta` is not the run sealed last.
+    /// Where `meta` is not of a sealed run that waits.
     pub fn install(&mut self, meta: DedupRunMeta) -> Result<(), ReadError> {
-        let sealing = self.sealing.as_ref().map(|run| *run.meta());
-        assert_eq!(sealing, Some(meta), "the run sealed last is installed");
+        let place = self.sealing.iter().position(|run| *run.meta() == meta);
+        assert!(place.is_some(), "only a sealed run is installed");
         let run = Run::open(&*self.storage, self.seed, meta)?;
         self.runs.push(Arc::new(run));
-        self.sealing = None;
+        self.sealing.retain(|run| *run.meta() != meta);
         Ok(())
     }
 

@@ -31,6 +31,7 @@ pub use segment::Segment;
 pub use ties::TieRanks;
 pub use times::{Offsets, Times};
 
+use crate::format::{Reader, WireError, Writer};
 use crate::limits;
 
 /// The span of event time that a segment belongs to.
@@ -96,3 +97,40 @@ pub struct SegmentImage {
 mod model;
 #[cfg(test)]
 mod tests;
+
+impl SegmentMeta {
+    /// Appends the metadata, 41 bytes, as the manifest holds it.
+    pub(crate) fn encode(&self, out: &mut Writer) {
+        let (kind, number) = match self.partition {
+            Partition::Traits => (0, 0),
+            Partition::Events(number) => (1, number),
+        };
+        out.u8(kind);
+        out.i64(number);
+        out.u16(self.first_container);
+        out.u16(self.last_container);
+        out.u64(self.arrival.0);
+        out.u64(self.arrival.1);
+        out.u32(self.rows);
+        out.i64(self.min_time);
+        out.i64(self.max_time);
+    }
+
+    /// Reads metadata.
+    pub(crate) fn decode(bytes: &mut Reader<'_>) -> Result<Self, WireError> {
+        let partition = match (bytes.u8()?, bytes.i64()?) {
+            (0, _) => Partition::Traits,
+            (1, number) => Partition::Events(number),
+            _ => return Err(bytes.error("a partition of an unknown kind")),
+        };
+        Ok(Self {
+            partition,
+            first_container: bytes.u16()?,
+            last_container: bytes.u16()?,
+            arrival: (bytes.u64()?, bytes.u64()?),
+            rows: bytes.u32()?,
+            min_time: bytes.i64()?,
+            max_time: bytes.i64()?,
+        })
+    }
+}

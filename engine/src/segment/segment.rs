@@ -88,6 +88,11 @@ impl Segment {
         self.footer.has_overflow.then(|| NameRun::new(self, index))
     }
 
+    /// All bytes of the file.
+    pub(crate) fn bytes(&self) -> &Bytes {
+        self.sealed.bytes()
+    }
+
     fn own_runs(&self) -> usize {
         self.footer.runs.len() - usize::from(self.footer.has_overflow)
     }

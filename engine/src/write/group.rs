@@ -31,7 +31,7 @@ pub enum Durability {
 }
 
 /// A submitted record's place in the order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[must_use = "a record is acknowledged by waiting for its ticket"]
 pub struct Ticket {
     record: u64,

@@ -1,0 +1,165 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::storage::MemoryStorage;
+
+fn memory() -> (MemoryStorage, StoreBuilder) {
+    let storage = MemoryStorage::new();
+    let builder = Store::builder("store").storage(Arc::new(storage.clone()));
+    (storage, builder)
+}
+
+fn batch(user: &str, times: std::ops::Range<i64>) -> EventBatch {
+    let mut batch = BatchBuilder::new();
+    for time in times {
+        batch.event(user, time * 1_000_000, "view").property("product", time % 7);
+    }
+    batch.finish().unwrap()
+}
+
+#[test]
+fn what_was_appended_is_seen_and_survives() {
+    let (_, builder) = memory();
+    let store = builder.clone().open().unwrap();
+    assert_eq!(store.append(batch("ann", 0..10)).unwrap(), Appended { stored: 10, duplicates: 0 });
+    assert_eq!(store.snapshot().unwrap().events(), 10);
+    store.append(batch("bob", 5..9)).unwrap();
+    let before = store.snapshot().unwrap();
+    drop(store);
+    let store = builder.clone().open().unwrap();
+    assert_eq!(store.snapshot().unwrap().events(), 14);
+    store.flush().unwrap();
+    assert_eq!(store.snapshot().unwrap().events(), 14);
+    store.append(batch("cid", 0..3)).unwrap();
+    store.flush().unwrap();
+    store.compact().unwrap();
+    assert_eq!(store.snapshot().unwrap().event_segments().len(), 1);
+    assert_eq!(store.stats().unwrap().events_in_memory, 0);
+    let report = store.verify().unwrap();
+    assert_eq!((report.rows, report.ids), (17, 3));
+    drop(store);
+    let store = builder.open().unwrap();
+    assert_eq!(store.snapshot().unwrap().events(), 17);
+    assert_eq!(before.events(), 14);
+    assert_eq!(before.find(UserKey::Text("bob")).unwrap(), Some(crate::Ordinal(1)));
+}
+
+#[test]
+fn one_writer_at_a_time_and_readers_beside_it() {
+    let (_, builder) = memory();
+    let refused = builder.clone().read_only().open();
+    assert!(matches!(refused, Err(OpenError::NotAStore { .. })));
+    let writer = builder.clone().open().unwrap();
+    assert!(matches!(builder.clone().open(), Err(OpenError::Locked { .. })));
+    let reader = builder.clone().read_only().open().unwrap();
+    assert!(matches!(reader.append(batch("ann", 0..1)), Err(WriteError::ReadOnly)));
+    for round in 1..5 {
+        writer.append(batch("ann", 0..3)).unwrap();
+        assert_eq!(reader.snapshot().unwrap().events(), round * 3);
+        if round == 3 {
+            writer.flush().unwrap();
+            writer.compact().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_message_id_is_stored_once_across_flush_and_restart() {
+    let (_, builder) = memory();
+    let message = |id: &str| {
+        let mut batch = BatchBuilder::new();
+        batch.event("ann", 1, "view").message_id(id);
+        batch.event("ann", 2, "view").message_id(&format!("{id}-2"));
+        batch.finish().unwrap()
+    };
+    let store = builder.clone().open().unwrap();
+    assert_eq!(store.append(message("a")).unwrap(), Appended { stored: 2, duplicates: 0 });
+    assert_eq!(store.append(message("a")).unwrap(), Appended { stored: 0, duplicates: 2 });
+    store.flush().unwrap();
+    store.append(message("b")).unwrap();
+    drop(store);
+    let store = builder.open().unwrap();
+    for id in ["a", "b"] {
+        assert_eq!(store.append(message(id)).unwrap(), Appended { stored: 0, duplicates: 2 });
+    }
+    assert_eq!(store.snapshot().unwrap().events(), 4);
+}
+
+#[test]
+fn a_bulk_load_is_repeated_without_harm() {
+    let (_, builder) = memory();
+    let options = Options { bulk_rows: 10, ..Options::default() };
+    let store = builder.clone().options(options).open().unwrap();
+    store.append(batch("ann", 0..3)).unwrap();
+    let mut load = store.bulk_load(7).unwrap();
+    load.append(batch("bob", 0..10), 10).unwrap();
+    load.append(batch("cid", 0..5), 15).unwrap();
+    drop(load);
+    let mut load = store.bulk_load(7).unwrap();
+    assert!(!load.is_complete());
+    let done = load.rows_done();
+    assert!(done == 0 || done == 10, "{done}");
+    if done == 0 {
+        load.append(batch("bob", 0..10), 10).unwrap();
+    }
+    load.append(batch("cid", 0..5), 15).unwrap();
+    load.finish(15).unwrap();
+    assert_eq!(store.snapshot().unwrap().events(), 18);
+    drop(store);
+    let store = builder.open().unwrap();
+    assert!(store.bulk_load(7).unwrap().is_complete());
+    assert_eq!(store.snapshot().unwrap().events(), 18);
+    store.compact().unwrap();
+    store.verify().unwrap();
+}
+
+#[test]
+fn old_partitions_are_dropped_whole() {
+    let (_, builder) = memory();
+    let store = builder.open().unwrap();
+    let day = 86_400;
+    store.append(batch("ann", 0..3)).unwrap();
+    store.append(batch("bob", 40 * day..40 * day + 3)).unwrap();
+    let before = store.snapshot().unwrap();
+    assert_eq!(store.drop_before(30 * day * 1_000_000 - 1).unwrap(), 0);
+    assert_eq!(store.drop_before(30 * day * 1_000_000).unwrap(), 1);
+    assert_eq!(store.snapshot().unwrap().events(), 3);
+    assert_eq!(before.events(), 6);
+}
+
+#[test]
+fn traits_are_rows_beside_the_events() {
+    let (_, builder) = memory();
+    let store = builder.clone().open().unwrap();
+    store.set_traits("ann", 5, [("plan", Value::from("pro"))]).unwrap();
+    store.set_traits("ann", 9, [("plan", Value::Null)]).unwrap();
+    drop(store);
+    let store = builder.open().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    assert_eq!(snapshot.events(), 0);
+    assert_eq!(snapshot.trait_segments().iter().map(|s| s.meta().rows).sum::<u32>(), 2);
+}
+
+#[test]
+fn appends_from_many_threads_are_all_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { memtable_bytes: 4_096, ..Options::default() };
+    let builder = Store::builder(directory.path()).options(options);
+    let store = builder.clone().open().unwrap();
+    std::thread::scope(|scope| {
+        for user in 0..4 {
+            let store = store.clone();
+            scope.spawn(move || {
+                for round in 0..25 {
+                    store.append(batch(&user.to_string(), round * 10..round * 10 + 10)).unwrap();
+                    assert!(store.snapshot().unwrap().events() >= 10);
+                }
+            });
+        }
+    });
+    assert_eq!(store.snapshot().unwrap().events(), 1_000);
+    store.verify().unwrap();
+    drop(store);
+    let store = builder.open().unwrap();
+    assert_eq!(store.snapshot().unwrap().events(), 1_000);
+}
