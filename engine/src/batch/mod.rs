@@ -110,7 +110,9 @@ impl EventBatch {
     /// The batch with only the rows `rows`, in that order.
     pub(crate) fn pick(&self, rows: &[u32]) -> Self {
         let users = match &self.users {
-            IdColumn::Int(ids) => IdColumn::Int(rows.iter().map(|&row| ids[row as usize]).collect()),
+            IdColumn::Int(ids) => {
+                IdColumn::Int(rows.iter().map(|&row| ids[row as usize]).collect())
+            }
             IdColumn::Text(ids) => IdColumn::Text(ids.pick(rows)),
         };
         let properties = self.properties.iter().map(|property| Property {
@@ -122,7 +124,9 @@ impl EventBatch {
             times: rows.iter().map(|&row| self.times[row as usize]).collect(),
             events: self.events.pick(rows),
             message_ids: self.message_ids.as_ref().map(|ids| ids.pick(rows)),
-            properties: properties.filter(|property| !property.column.parts.is_empty()).collect(),
+            properties: properties
+                .filter(|property| !property.column.parts.is_empty())
+                .collect(),
         }
     }
 

@@ -175,7 +175,11 @@ impl MessageIds {
 
     /// Number of ids on the heap; seal at [`SEAL_IDS`].
     pub fn heap_len(&self) -> usize {
-        let sealing: usize = self.sealing.iter().map(|run| run.meta().count as usize).sum();
+        let sealing: usize = self
+            .sealing
+            .iter()
+            .map(|run| run.meta().count as usize)
+            .sum();
         self.heap.len() + sealing
     }
 

@@ -39,9 +39,11 @@ impl Shared {
 
     fn compact_with(&self, max_layers: usize) -> Result<bool, WriteError> {
         let _one_at_a_time = lock(&self.compacting);
-        let Some(plan) = plan(&self.version(), max_layers) else { return Ok(false) };
+        let Some(plan) = plan(&self.version(), max_layers) else {
+            return Ok(false);
+        };
         let mut entries: Vec<SegmentEntry> = Vec::new();
-        segment::merge_each(&plan.segments, &self.build, |image| {
+        segment::merge_each(&plan.segments, &self.build, None, |image| {
             entries.push(self.write_segment(image.meta, &image.bytes)?);
             Ok::<(), WriteError>(())
         })?;
@@ -60,7 +62,9 @@ impl Shared {
     ) -> Result<(), WriteError> {
         self.publish(
             |manifest| {
-                manifest.segments.retain(|entry| !removed.contains(&entry.number));
+                manifest
+                    .segments
+                    .retain(|entry| !removed.contains(&entry.number));
                 manifest.segments.extend(added);
             },
             |_| {},
@@ -81,14 +85,25 @@ fn plan(version: &Version, max_layers: usize) -> Option<Plan> {
     let mut start = 0;
     while start < entries.len() {
         let partition = entries[start].meta.partition;
-        let end = start + entries[start..].partition_point(|entry| entry.meta.partition == partition);
+        let end =
+            start + entries[start..].partition_point(|entry| entry.meta.partition == partition);
         let layers = layers_of(&entries[start..end], start);
         // Traits are few and always asked for by user, so they are kept in fewer layers.
-        let allowed = if partition == Partition::Traits { max_layers.min(2) } else { max_layers };
+        let allowed = if partition == Partition::Traits {
+            max_layers.min(2)
+        } else {
+            max_layers
+        };
         if let Some(first) = first_to_merge(&layers, allowed) {
             let range = layers[first].segments.start..end;
-            let numbers = entries[range.clone()].iter().map(|entry| entry.number).collect();
-            return Some(Plan { numbers, segments: version.segments[range].to_vec() });
+            let numbers = entries[range.clone()]
+                .iter()
+                .map(|entry| entry.number)
+                .collect();
+            return Some(Plan {
+                numbers,
+                segments: version.segments[range].to_vec(),
+            });
         }
         start = end;
     }
@@ -106,7 +121,10 @@ fn layers_of(entries: &[SegmentEntry], offset: usize) -> Vec<Layer> {
                 layer.segments.end = at + 1;
                 layer.bytes += entry.length;
             }
-            _ => layers.push(Layer { segments: at..at + 1, bytes: entry.length }),
+            _ => layers.push(Layer {
+                segments: at..at + 1,
+                bytes: entry.length,
+            }),
         }
         last_arrival = Some(entry.meta.arrival);
     }
@@ -137,7 +155,13 @@ mod tests {
     use super::*;
 
     fn layers(sizes: &[u64]) -> Vec<Layer> {
-        sizes.iter().map(|&bytes| Layer { segments: 0..1, bytes }).collect()
+        sizes
+            .iter()
+            .map(|&bytes| Layer {
+                segments: 0..1,
+                bytes,
+            })
+            .collect()
     }
 
     #[test]
@@ -162,6 +186,9 @@ mod tests {
                 sizes.push(merged);
             }
         }
-        assert!(written < 1_000 * 8, "1000 rows were rewritten {written} times");
+        assert!(
+            written < 1_000 * 8,
+            "1000 rows were rewritten {written} times"
+        );
     }
 }

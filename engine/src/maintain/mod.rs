@@ -28,7 +28,10 @@ pub(crate) struct Wake {
 
 impl Default for Wake {
     fn default() -> Self {
-        Self { flusher: bounded(1), compactor: bounded(1) }
+        Self {
+            flusher: bounded(1),
+            compactor: bounded(1),
+        }
     }
 }
 
@@ -55,7 +58,10 @@ impl Maintenance {
     /// Starts the threads.
     pub(crate) fn start(shared: &Arc<Shared>) -> Result<Self, StorageError> {
         let (stop, stopped) = bounded::<()>(0);
-        let mut maintenance = Self { stop: Some(stop), threads: Vec::with_capacity(2) };
+        let mut maintenance = Self {
+            stop: Some(stop),
+            threads: Vec::with_capacity(2),
+        };
         let flusher = (Arc::clone(shared), stopped.clone());
         maintenance.spawn("pugmark-flush", move || {
             let (shared, stopped) = flusher;
@@ -82,9 +88,16 @@ impl Maintenance {
         Ok(maintenance)
     }
 
-    fn spawn(&mut self, name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), StorageError> {
-        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body);
-        let failed = |error| StorageError::new("start a thread for", std::path::Path::new(name), error);
+    fn spawn(
+        &mut self,
+        name: &str,
+        body: impl FnOnce() + Send + 'static,
+    ) -> Result<(), StorageError> {
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(body);
+        let failed =
+            |error| StorageError::new("start a thread for", std::path::Path::new(name), error);
         self.threads.push(thread.map_err(failed)?);
         Ok(())
     }

@@ -21,9 +21,10 @@ impl Shared {
         let version = self.version();
         let length = version.manifest.partition_micros;
         let passed = |partition: Partition| match partition {
-            Partition::Events(number) => {
-                number.checked_add(1).and_then(|next| next.checked_mul(length)).is_some_and(|end| end <= time)
-            }
+            Partition::Events(number) => number
+                .checked_add(1)
+                .and_then(|next| next.checked_mul(length))
+                .is_some_and(|end| end <= time),
             Partition::Traits => false,
         };
         let entries = &version.manifest.segments;

@@ -15,7 +15,9 @@ impl Shared {
 
     fn merge_ids(&self) -> Result<bool, WriteError> {
         let _one_at_a_time = lock(&self.tidying);
-        let Some(runs) = self.dictionary.plan_merge() else { return Ok(false) };
+        let Some(runs) = self.dictionary.plan_merge() else {
+            return Ok(false);
+        };
         let number = self.take_file();
         let mut file = self.storage.create(&ids_file(number))?;
         let erased = roaring::RoaringBitmap::new();
@@ -46,7 +48,11 @@ impl Shared {
             return Ok(());
         }
         self.publish(
-            |manifest| manifest.message_ids.retain(|run| !expired.contains(&run.number)),
+            |manifest| {
+                manifest
+                    .message_ids
+                    .retain(|run| !expired.contains(&run.number))
+            },
             |_| {},
         )?;
         lock(&self.append).message_ids.drop_runs(&expired);
@@ -73,7 +79,9 @@ impl Shared {
             },
             |_| {},
         )?;
-        lock(&self.append).message_ids.install_merged(&plan, merged)?;
+        lock(&self.append)
+            .message_ids
+            .install_merged(&plan, merged)?;
         for run in old {
             self.storage.remove(&message_ids_file(run.number))?;
         }

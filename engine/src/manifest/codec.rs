@@ -113,17 +113,29 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     let (length, body_checksum) = (header.u64()?, header.u64()?);
     let covered = header.at();
     if magic != MAGIC || header.u64()? != checksum(&bytes[..covered]) {
-        return Err(WireError { at: 0, what: "the manifest's header does not check" }.into());
+        return Err(WireError {
+            at: 0,
+            what: "the manifest's header does not check",
+        }
+        .into());
     }
     if version > FORMAT_VERSION {
         return Err(DecodeError::TooNew(version));
     }
     let body = header.raw(header.remaining())?;
     if body.len() as u64 != length || checksum(body) != body_checksum {
-        return Err(WireError { at: HEADER_BYTES, what: "the manifest's body does not check" }.into());
+        return Err(WireError {
+            at: HEADER_BYTES,
+            what: "the manifest's body does not check",
+        }
+        .into());
     }
     decode_body(body).map_err(|error| match error {
-        DecodeError::Wire(error) => WireError { at: error.at + HEADER_BYTES, ..error }.into(),
+        DecodeError::Wire(error) => WireError {
+            at: error.at + HEADER_BYTES,
+            ..error
+        }
+        .into(),
         too_new => too_new,
     })
 }
@@ -177,19 +189,34 @@ fn list<T>(
 
 fn segment(bytes: &mut Reader<'_>) -> Result<SegmentEntry, WireError> {
     let (number, length) = (bytes.u64()?, bytes.u64()?);
-    Ok(SegmentEntry { number, length, meta: SegmentMeta::decode(bytes)? })
+    Ok(SegmentEntry {
+        number,
+        length,
+        meta: SegmentMeta::decode(bytes)?,
+    })
 }
 
 fn ids(bytes: &mut Reader<'_>) -> Result<RunMeta, WireError> {
     let (number, first, count) = (bytes.u64()?, bytes.u32()?, bytes.u32()?);
-    Ok(RunMeta { number, first, count, length: bytes.u64()? })
+    Ok(RunMeta {
+        number,
+        first,
+        count,
+        length: bytes.u64()?,
+    })
 }
 
 fn message_ids(bytes: &mut Reader<'_>) -> Result<DedupRunMeta, WireError> {
     let (number, count) = (bytes.u64()?, bytes.u32()?);
     let (min_arrival_millis, max_arrival_millis) = (bytes.i64()?, bytes.i64()?);
     let length = bytes.u64()?;
-    Ok(DedupRunMeta { number, count, min_arrival_millis, max_arrival_millis, length })
+    Ok(DedupRunMeta {
+        number,
+        count,
+        min_arrival_millis,
+        max_arrival_millis,
+        length,
+    })
 }
 
 #[cfg(test)]
@@ -199,8 +226,17 @@ mod tests {
     fn sample() -> Manifest {
         let mut manifest = Manifest::new(86_400_000_000, 42);
         manifest.version = 7;
-        manifest.ids.push(RunMeta { number: 3, first: 0, count: 9, length: 100 });
-        manifest.ledger.push(Progress { key: 5, rows_done: 6, complete: false });
+        manifest.ids.push(RunMeta {
+            number: 3,
+            first: 0,
+            count: 9,
+            length: 100,
+        });
+        manifest.ledger.push(Progress {
+            key: 5,
+            rows_done: 6,
+            complete: false,
+        });
         manifest.carried.push((OPTIONAL_TAGS + 1, vec![1, 2, 3]));
         manifest
     }
@@ -228,6 +264,9 @@ mod tests {
     fn a_newer_release_is_refused_by_name() {
         let mut manifest = sample();
         manifest.carried = vec![(99, vec![])];
-        assert!(matches!(decode(&encode(&manifest)), Err(DecodeError::TooNew(2))));
+        assert!(matches!(
+            decode(&encode(&manifest)),
+            Err(DecodeError::TooNew(2))
+        ));
     }
 }

@@ -83,7 +83,11 @@ impl Manifest {
 
     /// Notes progress of a load.
     pub(crate) fn note(&mut self, progress: &Progress) {
-        match self.ledger.iter_mut().find(|entry| entry.key == progress.key) {
+        match self
+            .ledger
+            .iter_mut()
+            .find(|entry| entry.key == progress.key)
+        {
             Some(entry) => *entry = *progress,
             None => self.ledger.push(*progress),
         }
@@ -96,17 +100,19 @@ impl Manifest {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        codec::decode(&bytes).map(Some).map_err(|error| match error {
-            codec::DecodeError::TooNew(found) => OpenError::TooNew {
-                path: storage.path(MANIFEST),
-                found,
-                supported: FORMAT_VERSION,
-            },
-            codec::DecodeError::Wire(error) => {
-                let path = storage.path(MANIFEST);
-                Corruption::new(&path, error.at as u64, error.what).into()
-            }
-        })
+        codec::decode(&bytes)
+            .map(Some)
+            .map_err(|error| match error {
+                codec::DecodeError::TooNew(found) => OpenError::TooNew {
+                    path: storage.path(MANIFEST),
+                    found,
+                    supported: FORMAT_VERSION,
+                },
+                codec::DecodeError::Wire(error) => {
+                    let path = storage.path(MANIFEST);
+                    Corruption::new(&path, error.at as u64, error.what).into()
+                }
+            })
     }
 
     /// Makes this version the current one, durably.

@@ -38,7 +38,11 @@ struct Seen {
 impl ForeignReader {
     /// A reader of the store in `storage`.
     pub(crate) fn open(storage: Arc<dyn Storage>, options: Options) -> Result<Self, OpenError> {
-        let reader = Self { storage, options, last: Mutex::new(None) };
+        let reader = Self {
+            storage,
+            options,
+            last: Mutex::new(None),
+        };
         reader.snapshot()?;
         Ok(reader)
     }
@@ -66,8 +70,9 @@ impl ForeignReader {
 
     /// The newest manifest.
     pub(crate) fn manifest(&self) -> Result<Manifest, OpenError> {
-        Manifest::load(&*self.storage)?
-            .ok_or_else(|| OpenError::NotAStore { path: self.storage.path("") })
+        Manifest::load(&*self.storage)?.ok_or_else(|| OpenError::NotAStore {
+            path: self.storage.path(""),
+        })
     }
 
     fn read(&self, last: Option<&Seen>) -> Result<Seen, OpenError> {
@@ -87,7 +92,10 @@ impl ForeignReader {
                 manifest.partition_micros,
                 taken_at,
             );
-            return Ok(Seen { snapshot, ..seen.clone() });
+            return Ok(Seen {
+                snapshot,
+                ..seen.clone()
+            });
         }
         let old = last.map(|seen| &*seen.version);
         let version = Version::open(manifest, &*self.storage, old)?;
@@ -99,7 +107,11 @@ impl ForeignReader {
         let mut segments = version.segments.clone();
         segments.extend(memtable.segments().map_err(ReadError::from)?);
         let snapshot = Snapshot::of(segments, dictionary.snapshot(), partition_micros, taken_at);
-        Ok(Seen { version: Arc::new(version), log_records: logs.next_record, snapshot })
+        Ok(Seen {
+            version: Arc::new(version),
+            log_records: logs.next_record,
+            snapshot,
+        })
     }
 }
 

@@ -30,13 +30,26 @@ impl Snapshot {
     /// A snapshot of a writing store.
     pub(crate) fn take(shared: &Shared) -> Result<Self, ReadError> {
         let taken_at = shared.options.clock.now();
-        let State { version, frozen, active } = shared.state();
+        let State {
+            version,
+            frozen,
+            active,
+        } = shared.state();
         let mut segments = version.segments.clone();
-        for memtable in frozen.iter().map(|frozen| &frozen.memtable).chain([&active]) {
+        for memtable in frozen
+            .iter()
+            .map(|frozen| &frozen.memtable)
+            .chain([&active])
+        {
             segments.extend(memtable.segments()?);
         }
         let dictionary = shared.dictionary.snapshot();
-        Ok(Self::of(segments, dictionary, version.manifest.partition_micros, taken_at))
+        Ok(Self::of(
+            segments,
+            dictionary,
+            version.manifest.partition_micros,
+            taken_at,
+        ))
     }
 
     /// A snapshot of these segments.
@@ -50,7 +63,14 @@ impl Snapshot {
             let meta = segment.meta();
             (meta.partition, meta.arrival, meta.first_container)
         });
-        Self { inner: Arc::new(Inner { segments, dictionary, partition_micros, taken_at }) }
+        Self {
+            inner: Arc::new(Inner {
+                segments,
+                dictionary,
+                partition_micros,
+                taken_at,
+            }),
+        }
     }
 
     /// All segments, by (partition, arrival, users); trait updates come first.
@@ -69,7 +89,9 @@ impl Snapshot {
     }
 
     fn first_of_events(&self) -> usize {
-        self.inner.segments.partition_point(|segment| segment.meta().partition == Partition::Traits)
+        self.inner
+            .segments
+            .partition_point(|segment| segment.meta().partition == Partition::Traits)
     }
 
     /// Length of a time partition, in microseconds.
@@ -98,6 +120,9 @@ impl Snapshot {
 
     /// Number of events, those later than the clock included.
     pub fn events(&self) -> u64 {
-        self.event_segments().iter().map(|segment| u64::from(segment.meta().rows)).sum()
+        self.event_segments()
+            .iter()
+            .map(|segment| u64::from(segment.meta().rows))
+            .sum()
     }
 }

@@ -25,7 +25,7 @@ mod times;
 mod writer;
 
 pub use build::build;
-pub use merge::{Keep, merge};
+pub use merge::{Keep, merge, merge_each};
 pub use run::{NameRun, UserStarts};
 pub use segment::Segment;
 pub use ties::TieRanks;

@@ -136,15 +136,25 @@ impl StoreBuilder {
         };
         if self.read_only {
             let reader = ForeignReader::open(storage, self.options)?;
-            return Ok(Store { role: Role::Reader(Arc::new(reader)) });
+            return Ok(Store {
+                role: Role::Reader(Arc::new(reader)),
+            });
         }
         if self.existing && crate::manifest::Manifest::load(&*storage)?.is_none() {
-            return Err(OpenError::NotAStore { path: storage.path("") });
+            return Err(OpenError::NotAStore {
+                path: storage.path(""),
+            });
         }
         let (shared, lock) = recover::open(storage, self.options)?;
         let maintenance = std::sync::Mutex::new(Maintenance::start(&shared)?);
-        let writer = Writer { maintenance, shared, _lock: lock };
-        Ok(Store { role: Role::Writer(Arc::new(writer)) })
+        let writer = Writer {
+            maintenance,
+            shared,
+            _lock: lock,
+        };
+        Ok(Store {
+            role: Role::Writer(Arc::new(writer)),
+        })
     }
 }
 
@@ -188,7 +198,8 @@ impl Store {
         batch: EventBatch,
         progress: Progress,
     ) -> Result<Appended, WriteError> {
-        self.writer()?.append(BatchKind::Events, batch, Some(progress))
+        self.writer()?
+            .append(BatchKind::Events, batch, Some(progress))
     }
 
     /// Sets traits of a user as of `time` (microseconds since 1970-01-01 UTC). For each trait the
@@ -208,7 +219,9 @@ impl Store {
             row = row.property(name, value);
         }
         let _done = row;
-        self.writer()?.append(BatchKind::Traits, batch.finish_traits()?, None).map(|_| ())
+        self.writer()?
+            .append(BatchKind::Traits, batch.finish_traits()?, None)
+            .map(|_| ())
     }
 
     /// Begins or resumes a bulk load: the way for large inputs, straight into segments.

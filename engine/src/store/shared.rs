@@ -7,11 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::dictionary::Dictionary;
 use crate::error::{ReadError, StorageError, WriteError};
+use crate::maintain::Wake;
 use crate::manifest::{Manifest, SegmentEntry, segment_file};
 use crate::options::Options;
 use crate::segment::{BuildOptions, Segment};
 use crate::storage::Storage;
-use crate::maintain::Wake;
 use crate::write::append::AppendState;
 use crate::write::flush::Frozen;
 use crate::write::group::GroupLog;
@@ -107,7 +107,9 @@ impl Poison {
     /// Refuses where the store is poisoned.
     pub(crate) fn check(&self) -> Result<(), WriteError> {
         match &*lock(&self.0) {
-            Some(cause) => Err(WriteError::Poisoned { cause: cause.clone() }),
+            Some(cause) => Err(WriteError::Poisoned {
+                cause: cause.clone(),
+            }),
             None => Ok(()),
         }
     }
@@ -119,7 +121,10 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "called once, by recovery, with what it found")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "called once, by recovery, with what it found"
+    )]
     pub(crate) fn new(
         storage: Arc<dyn Storage>,
         options: Options,
@@ -165,12 +170,21 @@ impl Shared {
 
     /// The current state, for a snapshot.
     pub(crate) fn state(&self) -> State {
-        self.state.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The current version.
     pub(crate) fn version(&self) -> Arc<Version> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner).version)
+        Arc::clone(
+            &self
+                .state
+                .read()
+                .unwrap_or_else(PoisonError::into_inner)
+                .version,
+        )
     }
 
     /// A file number that was never used.
@@ -196,7 +210,11 @@ impl Shared {
         manifest.version += 1;
         manifest.next_file = self.next_file.load(Ordering::Relaxed);
         manifest.segments.sort_by_key(|entry| {
-            (entry.meta.partition, entry.meta.arrival, entry.meta.first_container)
+            (
+                entry.meta.partition,
+                entry.meta.arrival,
+                entry.meta.first_container,
+            )
         });
         let version = Version::open(manifest, &*self.storage, Some(&old))?;
         if let Err(error) = version.manifest.publish(&*self.storage) {

@@ -49,15 +49,27 @@ pub(crate) fn collect(snapshot: &Snapshot, manifest: &Manifest) -> Result<Stats,
         let (min, max) = stats.times.unwrap_or((meta.min_time, meta.max_time));
         stats.times = Some((min.min(meta.min_time), max.max(meta.max_time)));
         for run in segment.all_runs() {
-            let name = if run.is_overflow() { "(other names)" } else { run.name() }.to_owned();
+            let name = if run.is_overflow() {
+                "(other names)"
+            } else {
+                run.name()
+            }
+            .to_owned();
             *stats.events_by_name.entry(name).or_default() += u64::from(run.rows());
         }
     }
-    let in_files: u64 = manifest.segments.iter().map(|entry| u64::from(entry.meta.rows)).sum();
+    let in_files: u64 = manifest
+        .segments
+        .iter()
+        .map(|entry| u64::from(entry.meta.rows))
+        .sum();
     stats.events_in_memory = (stats.events + stats.trait_updates).saturating_sub(in_files);
     Ok(stats)
 }
 
 fn rows(segments: &[std::sync::Arc<crate::segment::Segment>]) -> u64 {
-    segments.iter().map(|segment| u64::from(segment.meta().rows)).sum()
+    segments
+        .iter()
+        .map(|segment| u64::from(segment.meta().rows))
+        .sum()
 }

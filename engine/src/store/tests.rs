@@ -12,7 +12,9 @@ fn memory() -> (MemoryStorage, StoreBuilder) {
 fn batch(user: &str, times: std::ops::Range<i64>) -> EventBatch {
     let mut batch = BatchBuilder::new();
     for time in times {
-        batch.event(user, time * 1_000_000, "view").property("product", time % 7);
+        batch
+            .event(user, time * 1_000_000, "view")
+            .property("product", time % 7);
     }
     batch.finish().unwrap()
 }
@@ -21,7 +23,13 @@ fn batch(user: &str, times: std::ops::Range<i64>) -> EventBatch {
 fn what_was_appended_is_seen_and_survives() {
     let (_, builder) = memory();
     let store = builder.clone().open().unwrap();
-    assert_eq!(store.append(batch("ann", 0..10)).unwrap(), Appended { stored: 10, duplicates: 0 });
+    assert_eq!(
+        store.append(batch("ann", 0..10)).unwrap(),
+        Appended {
+            stored: 10,
+            duplicates: 0
+        }
+    );
     assert_eq!(store.snapshot().unwrap().events(), 10);
     store.append(batch("bob", 5..9)).unwrap();
     let before = store.snapshot().unwrap();
@@ -41,7 +49,10 @@ fn what_was_appended_is_seen_and_survives() {
     let store = builder.open().unwrap();
     assert_eq!(store.snapshot().unwrap().events(), 17);
     assert_eq!(before.events(), 14);
-    assert_eq!(before.find(UserKey::Text("bob")).unwrap(), Some(crate::Ordinal(1)));
+    assert_eq!(
+        before.find(UserKey::Text("bob")).unwrap(),
+        Some(crate::Ordinal(1))
+    );
 }
 
 #[test]
@@ -50,9 +61,15 @@ fn one_writer_at_a_time_and_readers_beside_it() {
     let refused = builder.clone().read_only().open();
     assert!(matches!(refused, Err(OpenError::NotAStore { .. })));
     let writer = builder.clone().open().unwrap();
-    assert!(matches!(builder.clone().open(), Err(OpenError::Locked { .. })));
+    assert!(matches!(
+        builder.clone().open(),
+        Err(OpenError::Locked { .. })
+    ));
     let reader = builder.clone().read_only().open().unwrap();
-    assert!(matches!(reader.append(batch("ann", 0..1)), Err(WriteError::ReadOnly)));
+    assert!(matches!(
+        reader.append(batch("ann", 0..1)),
+        Err(WriteError::ReadOnly)
+    ));
     for round in 1..5 {
         writer.append(batch("ann", 0..3)).unwrap();
         assert_eq!(reader.snapshot().unwrap().events(), round * 3);
@@ -73,14 +90,32 @@ fn a_message_id_is_stored_once_across_flush_and_restart() {
         batch.finish().unwrap()
     };
     let store = builder.clone().open().unwrap();
-    assert_eq!(store.append(message("a")).unwrap(), Appended { stored: 2, duplicates: 0 });
-    assert_eq!(store.append(message("a")).unwrap(), Appended { stored: 0, duplicates: 2 });
+    assert_eq!(
+        store.append(message("a")).unwrap(),
+        Appended {
+            stored: 2,
+            duplicates: 0
+        }
+    );
+    assert_eq!(
+        store.append(message("a")).unwrap(),
+        Appended {
+            stored: 0,
+            duplicates: 2
+        }
+    );
     store.flush().unwrap();
     store.append(message("b")).unwrap();
     drop(store);
     let store = builder.open().unwrap();
     for id in ["a", "b"] {
-        assert_eq!(store.append(message(id)).unwrap(), Appended { stored: 0, duplicates: 2 });
+        assert_eq!(
+            store.append(message(id)).unwrap(),
+            Appended {
+                stored: 0,
+                duplicates: 2
+            }
+        );
     }
     assert_eq!(store.snapshot().unwrap().events(), 4);
 }
@@ -88,7 +123,10 @@ fn a_message_id_is_stored_once_across_flush_and_restart() {
 #[test]
 fn a_bulk_load_is_repeated_without_harm() {
     let (_, builder) = memory();
-    let options = Options { bulk_rows: 10, ..Options::default() };
+    let options = Options {
+        bulk_rows: 10,
+        ..Options::default()
+    };
     let store = builder.clone().options(options).open().unwrap();
     store.append(batch("ann", 0..3)).unwrap();
     let mut load = store.bulk_load(7).unwrap();
@@ -131,19 +169,31 @@ fn old_partitions_are_dropped_whole() {
 fn traits_are_rows_beside_the_events() {
     let (_, builder) = memory();
     let store = builder.clone().open().unwrap();
-    store.set_traits("ann", 5, [("plan", Value::from("pro"))]).unwrap();
+    store
+        .set_traits("ann", 5, [("plan", Value::from("pro"))])
+        .unwrap();
     store.set_traits("ann", 9, [("plan", Value::Null)]).unwrap();
     drop(store);
     let store = builder.open().unwrap();
     let snapshot = store.snapshot().unwrap();
     assert_eq!(snapshot.events(), 0);
-    assert_eq!(snapshot.trait_segments().iter().map(|s| s.meta().rows).sum::<u32>(), 2);
+    assert_eq!(
+        snapshot
+            .trait_segments()
+            .iter()
+            .map(|s| s.meta().rows)
+            .sum::<u32>(),
+        2
+    );
 }
 
 #[test]
 fn appends_from_many_threads_are_all_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let options = Options { memtable_bytes: 4_096, ..Options::default() };
+    let options = Options {
+        memtable_bytes: 4_096,
+        ..Options::default()
+    };
     let builder = Store::builder(directory.path()).options(options);
     let store = builder.clone().open().unwrap();
     std::thread::scope(|scope| {
@@ -151,7 +201,9 @@ fn appends_from_many_threads_are_all_kept() {
             let store = store.clone();
             scope.spawn(move || {
                 for round in 0..25 {
-                    store.append(batch(&user.to_string(), round * 10..round * 10 + 10)).unwrap();
+                    store
+                        .append(batch(&user.to_string(), round * 10..round * 10 + 10))
+                        .unwrap();
                     assert!(store.snapshot().unwrap().events() >= 10);
                 }
             });

@@ -82,7 +82,10 @@ impl AppendState {
         }
         let count = self.partitions.len() + fresh.len();
         if !fresh.is_empty() && count > limits::MAX_PARTITIONS {
-            return Err(WriteError::TooManyPartitions { count, limit: limits::MAX_PARTITIONS });
+            return Err(WriteError::TooManyPartitions {
+                count,
+                limit: limits::MAX_PARTITIONS,
+            });
         }
         self.partitions.extend(fresh);
         Ok(())
@@ -129,7 +132,10 @@ impl Shared {
             self.publish_batches(ticket);
         }
         self.freeze_if_full()?;
-        Ok(Appended { stored, duplicates: offered - stored })
+        Ok(Appended {
+            stored,
+            duplicates: offered - stored,
+        })
     }
 
     /// Numbers and logs a batch, and queues it for publication. Called under the append lock.
@@ -147,7 +153,13 @@ impl Shared {
         let bytes = payload.len();
         let ticket = self.log.submit(&payload)?;
         let rows = resolve(batch, users);
-        let batch = Arc::new(MemBatch { kind, arrival, rows, bytes, progress });
+        let batch = Arc::new(MemBatch {
+            kind,
+            arrival,
+            rows,
+            bytes,
+            progress,
+        });
         let active = Arc::clone(&self.state().active);
         state.pending.push_back((ticket, batch, active));
         state.active_bytes += bytes;
@@ -158,7 +170,11 @@ impl Shared {
     /// Publishes every pending batch up to `ticket`, in order; all of them are durable.
     pub(crate) fn publish_batches(&self, ticket: Ticket) {
         let mut state = lock(&self.append);
-        while state.pending.front().is_some_and(|(next, _, _)| *next <= ticket) {
+        while state
+            .pending
+            .front()
+            .is_some_and(|(next, _, _)| *next <= ticket)
+        {
             if let Some((_, batch, memtable)) = state.pending.pop_front() {
                 memtable.publish(batch);
             }
@@ -182,7 +198,9 @@ fn fresh_rows(
     batch: &EventBatch,
     arrived_at: i64,
 ) -> Result<Option<Vec<u32>>, WriteError> {
-    let Some(ids) = &batch.message_ids else { return Ok(None) };
+    let Some(ids) = &batch.message_ids else {
+        return Ok(None);
+    };
     let mut keep = Vec::with_capacity(ids.codes.len());
     for row in 0..ids.codes.len() {
         let id = ids.get(row);
@@ -198,7 +216,12 @@ fn check_size(batch: &EventBatch) -> Result<(), WriteError> {
     let (bytes, limit) = (batch.encoded_len(), limits::MAX_RECORD_BYTES);
     if bytes > limit {
         let problem = BatchProblem::TooLong { bytes, limit };
-        return Err(BatchError { row: 0, field: "batch".to_owned(), problem }.into());
+        return Err(BatchError {
+            row: 0,
+            field: "batch".to_owned(),
+            problem,
+        }
+        .into());
     }
     Ok(())
 }

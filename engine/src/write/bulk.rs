@@ -41,9 +41,19 @@ type Work = (Vec<ResolvedBatch>, Progress);
 
 impl BulkLoad {
     pub(crate) fn begin(shared: Arc<Shared>, key: u128) -> Self {
-        let fresh = Progress { key, rows_done: 0, complete: false };
+        let fresh = Progress {
+            key,
+            rows_done: 0,
+            complete: false,
+        };
         let progress = shared.progress_of(key).unwrap_or(fresh);
-        Self { shared, progress, gathered: Vec::new(), rows: 0, builder: None }
+        Self {
+            shared,
+            progress,
+            gathered: Vec::new(),
+            rows: 0,
+            builder: None,
+        }
     }
 
     /// Rows of the input that are stored already: the caller skips as many.
@@ -118,7 +128,10 @@ impl BulkLoad {
     }
 
     fn check_builder(&self) -> Result<(), WriteError> {
-        let failed = self.builder.as_ref().and_then(|builder| builder.failed.try_recv().ok());
+        let failed = self
+            .builder
+            .as_ref()
+            .and_then(|builder| builder.failed.try_recv().ok());
         failed.map_or(Ok(()), Err)
     }
 }
@@ -136,11 +149,17 @@ impl Builder {
                 }
             }
         };
-        let thread = std::thread::Builder::new().name("pugmark-bulk".to_owned()).spawn(run);
+        let thread = std::thread::Builder::new()
+            .name("pugmark-bulk".to_owned())
+            .spawn(run);
         let thread = thread.map_err(|error| {
             crate::error::StorageError::new("start a thread for", std::path::Path::new(""), error)
         })?;
-        Ok(Self { work, failed, thread })
+        Ok(Self {
+            work,
+            failed,
+            thread,
+        })
     }
 }
 
@@ -148,11 +167,20 @@ impl Shared {
     /// Progress of a load as far as it was published or logged.
     pub(crate) fn progress_of(&self, key: u128) -> Option<Progress> {
         let state = self.state();
-        let mut found =
-            state.version.manifest.ledger.iter().find(|entry| entry.key == key).copied();
+        let mut found = state
+            .version
+            .manifest
+            .ledger
+            .iter()
+            .find(|entry| entry.key == key)
+            .copied();
         let frozen = state.frozen.iter().map(|frozen| &frozen.memtable);
         for memtable in frozen.chain([&state.active]) {
-            found = memtable.progress().into_iter().rfind(|entry| entry.key == key).or(found);
+            found = memtable
+                .progress()
+                .into_iter()
+                .rfind(|entry| entry.key == key)
+                .or(found);
         }
         found
     }
@@ -162,7 +190,11 @@ impl Shared {
     /// The rows take one arrival number, after everything appended so far; so the active memory
     /// table is frozen first, or its arrival interval would span theirs, and flushed, so that
     /// segments of one partition are always published in arrival order.
-    fn publish_bulk(&self, batches: Vec<ResolvedBatch>, progress: Progress) -> Result<(), WriteError> {
+    fn publish_bulk(
+        &self,
+        batches: Vec<ResolvedBatch>,
+        progress: Progress,
+    ) -> Result<(), WriteError> {
         let arrival = {
             let mut append = lock(&self.append);
             self.freeze(&mut append)?;
@@ -171,12 +203,24 @@ impl Shared {
         self.wake_flusher();
         let number = |rows| {
             let kind = BatchKind::Events;
-            Arc::new(MemBatch { kind, arrival, rows, bytes: 0, progress: None })
+            Arc::new(MemBatch {
+                kind,
+                arrival,
+                rows,
+                bytes: 0,
+                progress: None,
+            })
         };
         let batches: Vec<Arc<MemBatch>> = batches.into_iter().map(number).collect();
-        let images = build_images(&batches, self.version().manifest.partition_micros, &self.build);
+        let images = build_images(
+            &batches,
+            self.version().manifest.partition_micros,
+            &self.build,
+        );
         drop(batches);
-        let images = images.into_iter().map(|image| (image.meta, image.bytes.into()));
+        let images = images
+            .into_iter()
+            .map(|image| (image.meta, image.bytes.into()));
         let entries = self.write_segments(images.collect())?;
         crate::crash_point!("bulk.segments_written");
         self.wait_flushed_before(arrival)?;

@@ -43,7 +43,10 @@ impl Shared {
             if self.state().frozen.len() <= self.options.max_frozen {
                 return Ok(());
             }
-            guard = self.flushed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .flushed
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -52,10 +55,18 @@ impl Shared {
         let mut guard = lock(&self.flush_wait);
         loop {
             self.poison.check()?;
-            if self.state().frozen.iter().all(|frozen| frozen.next_arrival > arrival + 1) {
+            if self
+                .state()
+                .frozen
+                .iter()
+                .all(|frozen| frozen.next_arrival > arrival + 1)
+            {
                 return Ok(());
             }
-            guard = self.flushed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+            guard = self
+                .flushed
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -97,7 +108,9 @@ impl Shared {
     /// Turns the oldest frozen memory table into segments. Returns false where there is none.
     /// Only the maintenance thread and `close` call this, never at once.
     pub(crate) fn flush_oldest(&self) -> Result<bool, WriteError> {
-        let Some(frozen) = self.state().frozen.front().cloned() else { return Ok(false) };
+        let Some(frozen) = self.state().frozen.front().cloned() else {
+            return Ok(false);
+        };
         self.log.wait_synced(frozen.rotated)?;
         if let Some(ticket) = frozen.last_ticket {
             self.publish_batches(ticket);
@@ -105,7 +118,12 @@ impl Shared {
         let entries = self.write_segments(self.final_images(&frozen.memtable)?)?;
         crate::crash_point!("flush.segments_written");
         if let Some(SealedMessageIds { meta, image }) = &frozen.message_ids {
-            write_sealed(&*self.storage, "dedup", &message_ids_file(meta.number), image)?;
+            write_sealed(
+                &*self.storage,
+                "dedup",
+                &message_ids_file(meta.number),
+                image,
+            )?;
         }
         let progress = frozen.memtable.progress();
         self.publish_flush(entries, &progress, frozen.next_arrival, Some(&frozen))?;
@@ -144,7 +162,9 @@ impl Shared {
                 if let Some(frozen) = frozen {
                     manifest.log_file = frozen.next_log_file;
                     manifest.log_record = frozen.rotated.record();
-                    manifest.message_ids.extend(frozen.message_ids.iter().map(|sealed| sealed.meta));
+                    manifest
+                        .message_ids
+                        .extend(frozen.message_ids.iter().map(|sealed| sealed.meta));
                 }
                 manifest.next_arrival = manifest.next_arrival.max(next_arrival);
             },
@@ -168,8 +188,12 @@ impl Shared {
             if let [single] = group.as_slice() {
                 images.push((*single.meta(), single.bytes().clone()));
             } else {
-                let merged = segment::merge(&group, &self.build)?;
-                images.extend(merged.into_iter().map(|image| (image.meta, image.bytes.into())));
+                let merged = segment::merge(&group, &self.build, None)?;
+                images.extend(
+                    merged
+                        .into_iter()
+                        .map(|image| (image.meta, image.bytes.into())),
+                );
             }
         }
         Ok(images)
@@ -192,7 +216,11 @@ impl Shared {
     ) -> Result<SegmentEntry, WriteError> {
         let number = self.take_file();
         write_sealed(&*self.storage, "segments", &segment_file(number), bytes)?;
-        Ok(SegmentEntry { number, length: bytes.len() as u64, meta })
+        Ok(SegmentEntry {
+            number,
+            length: bytes.len() as u64,
+            meta,
+        })
     }
 
     /// Removes log files whose records are all in segments.
@@ -208,8 +236,11 @@ impl Shared {
 
 /// Numbers of the log files, ascending.
 pub(crate) fn log_numbers(storage: &dyn Storage) -> Result<Vec<u64>, StorageError> {
-    let mut numbers: Vec<u64> =
-        storage.list(LOG_DIRECTORY)?.iter().filter_map(|name| log_number(name)).collect();
+    let mut numbers: Vec<u64> = storage
+        .list(LOG_DIRECTORY)?
+        .iter()
+        .filter_map(|name| log_number(name))
+        .collect();
     numbers.sort_unstable();
     Ok(numbers)
 }

@@ -55,16 +55,25 @@ impl Memtable {
     /// Makes a batch visible, after all that were published before.
     pub(crate) fn publish(&self, batch: Arc<MemBatch>) {
         if let Some(progress) = batch.progress {
-            self.progress.lock().unwrap_or_else(PoisonError::into_inner).push(progress);
+            self.progress
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(progress);
         }
         if !batch.rows.times.is_empty() {
-            self.tail.write().unwrap_or_else(PoisonError::into_inner).push(batch);
+            self.tail
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(batch);
         }
     }
 
     /// Progress notes of the published batches, oldest first.
     pub(crate) fn progress(&self) -> Vec<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Everything published, as segments in arrival order.
@@ -73,11 +82,18 @@ impl Memtable {
     /// Only where an image does not read back, which is a bug or broken memory.
     pub(crate) fn segments(&self) -> Result<Vec<Arc<Segment>>, Corruption> {
         let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let tail = self
+            .tail
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         if !tail.is_empty() {
             runs.push(self.image(&tail)?);
             // Readers hold the lock on the runs, so none sees the tail shortened before its image.
-            self.tail.write().unwrap_or_else(PoisonError::into_inner).drain(..tail.len());
+            self.tail
+                .write()
+                .unwrap_or_else(PoisonError::into_inner)
+                .drain(..tail.len());
         }
         while let [.., older, newer] = runs.as_slice()
             && older.rows <= newer.rows.saturating_mul(2)
@@ -87,12 +103,18 @@ impl Memtable {
             runs.pop();
             runs.push(merged);
         }
-        Ok(runs.iter().flat_map(|run| run.segments.iter().cloned()).collect())
+        Ok(runs
+            .iter()
+            .flat_map(|run| run.segments.iter().cloned())
+            .collect())
     }
 
     fn image(&self, batches: &[Arc<MemBatch>]) -> Result<MemRun, Corruption> {
         let images = build_images(batches, self.partition_micros, &self.build);
-        let mut run = MemRun { rows: 0, segments: Vec::with_capacity(images.len()) };
+        let mut run = MemRun {
+            rows: 0,
+            segments: Vec::with_capacity(images.len()),
+        };
         for image in images {
             run.rows += u64::from(image.meta.rows);
             run.segments.push(open_image(image)?);
@@ -102,8 +124,10 @@ impl Memtable {
 
     fn merge(&self, older: &MemRun, newer: &MemRun) -> Result<MemRun, Corruption> {
         let all = older.segments.iter().chain(&newer.segments).cloned();
-        let mut merged =
-            MemRun { rows: older.rows + newer.rows, segments: Vec::with_capacity(8) };
+        let mut merged = MemRun {
+            rows: older.rows + newer.rows,
+            segments: Vec::with_capacity(8),
+        };
         for group in by_partition(all) {
             merged.segments.extend(merge_group(group, &self.build)?);
         }
@@ -112,12 +136,13 @@ impl Memtable {
 }
 
 /// Segments grouped by partition, arrival order kept inside each group.
-pub(crate) fn by_partition(
-    segments: impl Iterator<Item = Arc<Segment>>,
-) -> Vec<Vec<Arc<Segment>>> {
+pub(crate) fn by_partition(segments: impl Iterator<Item = Arc<Segment>>) -> Vec<Vec<Arc<Segment>>> {
     let mut groups: std::collections::BTreeMap<Partition, Vec<Arc<Segment>>> = Default::default();
     for segment in segments {
-        groups.entry(segment.meta().partition).or_default().push(segment);
+        groups
+            .entry(segment.meta().partition)
+            .or_default()
+            .push(segment);
     }
     groups.into_values().collect()
 }
@@ -129,7 +154,10 @@ fn merge_group(
     if group.len() == 1 {
         return Ok(group);
     }
-    segment::merge(&group, options)?.into_iter().map(open_image).collect()
+    segment::merge(&group, options, None)?
+        .into_iter()
+        .map(open_image)
+        .collect()
 }
 
 /// Opens an image as a segment.
@@ -153,10 +181,16 @@ pub(crate) fn build_images(
     }
     let mut images = Vec::new();
     for (partition, inputs) in partitions {
-        let first = inputs.first().map_or(0, |&(index, _)| batches[index].arrival);
-        let last = inputs.last().map_or(0, |&(index, _)| batches[index].arrival);
-        let inputs: Vec<(&ResolvedBatch, &[u32])> =
-            inputs.iter().map(|(index, rows)| (&batches[*index].rows, rows.as_slice())).collect();
+        let first = inputs
+            .first()
+            .map_or(0, |&(index, _)| batches[index].arrival);
+        let last = inputs
+            .last()
+            .map_or(0, |&(index, _)| batches[index].arrival);
+        let inputs: Vec<(&ResolvedBatch, &[u32])> = inputs
+            .iter()
+            .map(|(index, rows)| (&batches[*index].rows, rows.as_slice()))
+            .collect();
         images.extend(segment::build(partition, (first, last), &inputs, options));
     }
     images
@@ -177,11 +211,17 @@ fn rows_by_partition(batch: &MemBatch, partition_micros: i64) -> Vec<(Partition,
     let mut current = 0;
     for (row, &time) in batch.rows.times.iter().enumerate() {
         let partition = partition_of(time, partition_micros);
-        if found.get(current).is_none_or(|(here, _)| *here != partition) {
-            current = found.iter().position(|(here, _)| *here == partition).unwrap_or_else(|| {
-                found.push((partition, Vec::new()));
-                found.len() - 1
-            });
+        if found
+            .get(current)
+            .is_none_or(|(here, _)| *here != partition)
+        {
+            current = found
+                .iter()
+                .position(|(here, _)| *here == partition)
+                .unwrap_or_else(|| {
+                    found.push((partition, Vec::new()));
+                    found.len() - 1
+                });
         }
         found[current].1.push(row as u32);
     }

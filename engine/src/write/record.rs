@@ -57,7 +57,11 @@ impl Progress {
         let mut key = [0; 16];
         key.copy_from_slice(bytes.raw(16)?);
         let (rows_done, complete) = (bytes.u64()?, bytes.u8()? != 0);
-        Ok(Self { key: u128::from_le_bytes(key), rows_done, complete })
+        Ok(Self {
+            key: u128::from_le_bytes(key),
+            rows_done,
+            complete,
+        })
     }
 }
 
@@ -173,7 +177,12 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Record, WireError> {
     let kind = match bytes.u8()? {
         KIND_EVENTS => BatchKind::Events,
         KIND_TRAITS => BatchKind::Traits,
-        _ => return Err(WireError { at: 0, what: "a log record of an unknown kind" }),
+        _ => {
+            return Err(WireError {
+                at: 0,
+                what: "a log record of an unknown kind",
+            });
+        }
     };
     let (arrival, arrived_at) = (bytes.u64()?, bytes.i64()?);
     let progress = match bytes.u8()? {
@@ -203,13 +212,28 @@ pub(crate) fn decode(payload: &[u8]) -> Result<Record, WireError> {
     }
     let at = bytes.at();
     bytes.finish()?;
-    let columns = BatchColumns { users, times, events, message_ids, properties };
+    let columns = BatchColumns {
+        users,
+        times,
+        events,
+        message_ids,
+        properties,
+    };
     let batch = match kind {
         BatchKind::Events => columns.finish(),
         BatchKind::Traits => columns.finish_traits(),
     };
-    let batch = batch.map_err(|_| WireError { at, what: "a log record holds an invalid batch" })?;
-    Ok(Record { kind, arrival, arrived_at, progress, batch })
+    let batch = batch.map_err(|_| WireError {
+        at,
+        what: "a log record holds an invalid batch",
+    })?;
+    Ok(Record {
+        kind,
+        arrival,
+        arrived_at,
+        progress,
+        batch,
+    })
 }
 
 fn items<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
@@ -230,9 +254,14 @@ fn array<T: bytemuck::AnyBitPattern + bytemuck::NoUninit>(
 fn decode_text(bytes: &mut Reader<'_>) -> Result<TextColumn, WireError> {
     let ends = array(bytes)?;
     let at = bytes.at();
-    let values = StringTable::from_parts(ends, bytes.bytes()?.to_vec())
-        .ok_or(WireError { at, what: "a string table is not UTF-8 or its ends disagree" })?;
-    Ok(TextColumn { codes: array(bytes)?, values })
+    let values = StringTable::from_parts(ends, bytes.bytes()?.to_vec()).ok_or(WireError {
+        at,
+        what: "a string table is not UTF-8 or its ends disagree",
+    })?;
+    Ok(TextColumn {
+        codes: array(bytes)?,
+        values,
+    })
 }
 
 fn decode_column(bytes: &mut Reader<'_>, rows: u32, depth: u8) -> Result<Column, WireError> {
@@ -243,7 +272,10 @@ fn decode_column(bytes: &mut Reader<'_>, rows: u32, depth: u8) -> Result<Column,
             0 => Presence::All,
             _ => Presence::Rows(array(bytes)?),
         };
-        parts.push(Part { presence, values: decode_values(bytes, depth)? });
+        parts.push(Part {
+            presence,
+            values: decode_values(bytes, depth)?,
+        });
     }
     Ok(Column { rows, parts })
 }
@@ -274,11 +306,16 @@ mod tests {
 
     fn sample(text_ids: bool) -> EventBatch {
         let mut batch = BatchBuilder::new();
-        batch.event(if text_ids { "ann" } else { "7" }, 5, "view").property("price", 1.5);
+        batch
+            .event(if text_ids { "ann" } else { "7" }, 5, "view")
+            .property("price", 1.5);
         batch
             .event("12", -5, "cart")
             .property("price", "n/a")
-            .property("items", Value::List(vec![Value::I64(1), Value::Text("x".into())]))
+            .property(
+                "items",
+                Value::List(vec![Value::I64(1), Value::Text("x".into())]),
+            )
             .property("new", true)
             .message_id("m-1");
         batch.finish().unwrap()
@@ -288,7 +325,11 @@ mod tests {
     fn records_round_trip() {
         for text_ids in [false, true] {
             let batch = sample(text_ids);
-            let progress = Progress { key: 1 << 100, rows_done: 9, complete: true };
+            let progress = Progress {
+                key: 1 << 100,
+                rows_done: 9,
+                complete: true,
+            };
             let bytes = encode(BatchKind::Events, 3, 4, Some(&progress), &batch);
             let record = decode(&bytes).unwrap();
             assert_eq!(record.batch, batch);

@@ -39,8 +39,30 @@ pub fn merge(
     options: &BuildOptions,
     keep: Option<Keep<'_>>,
 ) -> Result<Vec<SegmentImage>, Corruption> {
+    let mut images = Vec::new();
+    merge_each(inputs, options, keep, |image| {
+        images.push(image);
+        Ok::<(), Corruption>(())
+    })?;
+    Ok(images)
+}
+
+/// As [`merge`], handing over each output as soon as it is made, so that memory is bounded by
+/// one of them.
+///
+/// # Errors
+/// Where an input is damaged, or `take` fails.
+///
+/// # Panics
+/// Where the inputs are of several partitions.
+pub fn merge_each<E: From<Corruption>>(
+    inputs: &[Arc<Segment>],
+    options: &BuildOptions,
+    keep: Option<Keep<'_>>,
+    mut take: impl FnMut(SegmentImage) -> Result<(), E>,
+) -> Result<(), E> {
     let Some(first) = inputs.first() else {
-        return Ok(Vec::new());
+        return Ok(());
     };
     let partition = first.meta().partition;
     assert!(
@@ -54,7 +76,6 @@ pub fn merge(
         (all.0.min(one.0), all.1.max(one.1))
     });
     let streams = Streams::open(inputs)?;
-    let mut images = Vec::new();
     for containers in pieces(inputs, &streams, options)? {
         let piece = Piece {
             streams: &streams,
@@ -63,9 +84,9 @@ pub fn merge(
         };
         let mut writer = SegmentWriter::new(partition, arrival);
         piece.write(options.max_name_runs, &mut writer)?;
-        images.extend(writer.finish());
+        writer.finish().into_iter().try_for_each(&mut take)?;
     }
-    Ok(images)
+    Ok(())
 }
 
 /// Cuts the containers of the inputs so that each piece stays within the options where it can,
