@@ -17,8 +17,11 @@
 
 pub mod behaviour;
 mod error;
+pub mod kernel;
 pub mod model;
 pub mod population;
+#[cfg(test)]
+mod testing;
 mod zone;
 
 pub use behaviour::{

@@ -425,3 +425,65 @@ fn histogram(times: &[i64], bins: usize) -> Vec<FunnelTimesRow> {
     }
     rows
 }
+
+/// A chain with everything that the kernel says about it.
+#[cfg(test)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct JudgedChain {
+    /// The row that it counts for, from 0; 0 for reported chains.
+    pub(crate) row: usize,
+    pub(crate) bucket: Option<i64>,
+    pub(crate) held: Vec<String>,
+    /// Step and index into the user's history in the range, both from 0.
+    pub(crate) events: Vec<(usize, usize)>,
+}
+
+#[cfg(test)]
+impl ModelStore {
+    /// The reported chains of a user, or those that `entries => 'every'` counts.
+    pub(crate) fn judged_chains(&self, funnel: &Funnel, user: u32, as_of: i64) -> Vec<JudgedChain> {
+        let events = UserEvents::gather(self, funnel, user, as_of);
+        let judged = |row, (bucket, chain): (Option<i64>, Chain)| JudgedChain {
+            row,
+            bucket,
+            held: chain.held.clone(),
+            events: match funnel.mode {
+                FunnelMode::AnyOrder => {
+                    let events = chain.events.iter().enumerate();
+                    events
+                        .map(|(position, &(_, index))| (position, index))
+                        .collect()
+                }
+                _ => chain.events,
+            },
+        };
+        if funnel.entries == Entries::Every {
+            let rows = 0..funnel.steps.len();
+            return rows
+                .flat_map(|row| {
+                    let chains = events.every(row).into_iter();
+                    chains.map(move |chain| judged(row, chain))
+                })
+                .collect();
+        }
+        let reported = events.reported().into_iter();
+        reported.map(|chain| judged(0, chain)).collect()
+    }
+
+    /// For each bucket, the time of the last event that a chain may start with.
+    pub(crate) fn judged_starts(
+        &self,
+        funnel: &Funnel,
+        user: u32,
+        as_of: i64,
+    ) -> BTreeMap<Option<i64>, i64> {
+        let events = UserEvents::gather(self, funnel, user, as_of);
+        let mut starts = BTreeMap::new();
+        for chain in events.candidates() {
+            let start = events.events[chain.events[0].1].time;
+            let last = starts.entry(events.bucket(&chain)).or_insert(start);
+            *last = start.max(*last);
+        }
+        starts
+    }
+}

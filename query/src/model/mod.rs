@@ -21,6 +21,9 @@ mod chains;
 mod funnel;
 mod segment;
 
+#[cfg(test)]
+pub(crate) use funnel::JudgedChain;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use pugmark_engine::Value;

@@ -1,0 +1,406 @@
+//! The kernel equals the judge, on random users and every combination of options.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use pugmark_engine::{Scalar, Value};
+
+use super::{
+    CONDITION, DidEvents, DidPlan, DidScratch, FunnelPlan, FunnelScratch, Held, Interrupted,
+    Measure, Measures, NOT_THEN, StepList, StepLists, THEN, UserEvents, match_did, match_every,
+    match_funnel,
+};
+use crate::behaviour::{
+    Aggregate, AggregateTest, Condition, Did, Entries, EventRow, Funnel, FunnelMode, Literal,
+    Skipped, compare,
+};
+use crate::model::{JudgedChain, ModelEvent, ModelStore};
+use crate::testing::{self, UNIT, cases};
+
+/// An event with its user's traits.
+struct Row<'a>(&'a ModelEvent, &'a BTreeMap<String, Value>);
+
+impl EventRow for Row<'_> {
+    fn event(&self) -> &str {
+        &self.0.event
+    }
+    fn time(&self) -> i64 {
+        self.0.time
+    }
+    fn property(&self, name: &str) -> Option<&Value> {
+        self.0.properties.get(name)
+    }
+    fn user_trait(&self, name: &str) -> Option<&Value> {
+        self.1.get(name)
+    }
+}
+
+/// One user's history, gathered for the kernel.
+struct Gathered<'a> {
+    events: Vec<&'a ModelEvent>,
+    traits: BTreeMap<String, Value>,
+    held_ends: Vec<u32>,
+    held_ids: Vec<u32>,
+    held_values: Vec<Vec<String>>,
+}
+
+impl<'a> Gathered<'a> {
+    fn new(
+        events: Vec<&'a ModelEvent>,
+        store: &ModelStore,
+        holding: &[String],
+        as_of: i64,
+    ) -> Self {
+        let combinations = |event: &ModelEvent| {
+            let mut combinations = BTreeSet::from([Vec::<String>::new()]);
+            for name in holding {
+                let value = event.properties.get(name);
+                let texts: Vec<String> = value
+                    .iter()
+                    .flat_map(|value| value.scalars())
+                    .map(|scalar| scalar.canonical_text().into_owned())
+                    .collect();
+                combinations = combinations
+                    .iter()
+                    .flat_map(|start| {
+                        let texts = texts.iter();
+                        texts.map(|text| [start.as_slice(), std::slice::from_ref(text)].concat())
+                    })
+                    .collect();
+            }
+            combinations
+        };
+        let all: BTreeSet<_> = events
+            .iter()
+            .flat_map(|event| combinations(event))
+            .collect();
+        let held_values: Vec<_> = all.into_iter().collect();
+        let (mut held_ends, mut held_ids) = (Vec::new(), Vec::new());
+        for event in &events {
+            let ids = combinations(event);
+            held_ids.extend(
+                ids.iter()
+                    .map(|value| held_values.binary_search(value).unwrap() as u32),
+            );
+            held_ends.push(held_ids.len() as u32);
+        }
+        Self {
+            traits: store.traits(0, as_of),
+            events,
+            held_ends,
+            held_ids,
+            held_values,
+        }
+    }
+
+    fn held(&self, holding: &[String]) -> Held<'_> {
+        if holding.is_empty() {
+            return Held::Nothing;
+        }
+        Held::Ids {
+            ends: &self.held_ends,
+            ids: &self.held_ids,
+        }
+    }
+
+    fn holds(&self, condition: &Condition, event: &ModelEvent) -> bool {
+        condition
+            .evaluate(&Row(event, &self.traits), &mut Skipped::default())
+            .holds()
+    }
+
+    fn value(&self, held: Option<u32>) -> Vec<String> {
+        held.map_or(Vec::new(), |held| self.held_values[held as usize].clone())
+    }
+}
+
+struct Matched {
+    chains: Vec<JudgedChain>,
+    starts: BTreeMap<Option<i64>, i64>,
+}
+
+/// The funnel of user 0 by the kernel. Events that cannot matter are left out if `sparse`.
+fn by_kernel(
+    store: &ModelStore,
+    funnel: &Funnel,
+    as_of: i64,
+    sparse: bool,
+    scratch: &mut FunnelScratch,
+) -> Matched {
+    let range = funnel.range.resolve(as_of);
+    let mut history = store.history(0, as_of);
+    history.retain(|event| range.contains(event.time));
+    let whole = Gathered::new(history.clone(), store, &[], as_of);
+    let steps_of = |event: &ModelEvent| {
+        let steps = funnel.steps.iter().enumerate();
+        steps.fold(0_u64, |bits, (index, step)| {
+            bits | u64::from(whole.holds(&step.condition, event)) << index
+        })
+    };
+    let is_excluded = |event: &ModelEvent| {
+        let exclude = funnel.exclude.as_ref();
+        exclude.is_some_and(|condition| whole.holds(condition, event))
+    };
+    let positions: Vec<u32> = (0..history.len() as u32)
+        .filter(|&index| {
+            let event = history[index as usize];
+            !sparse || steps_of(event) != 0 || is_excluded(event)
+        })
+        .collect();
+    let kept: Vec<_> = positions
+        .iter()
+        .map(|&index| history[index as usize])
+        .collect();
+    let gathered = Gathered::new(kept.clone(), store, &funnel.holding, as_of);
+    let times: Vec<i64> = kept.iter().map(|event| event.time).collect();
+    let steps: Vec<u64> = kept.iter().map(|event| steps_of(event)).collect();
+    let excluded: Vec<bool> = kept.iter().map(|event| is_excluded(event)).collect();
+    let events = UserEvents {
+        times: &times,
+        steps: &steps,
+        excluded: if funnel.exclude.is_some() {
+            &excluded
+        } else {
+            &[]
+        },
+        positions: if sparse { &positions } else { &[] },
+        held: gathered.held(&funnel.holding),
+    };
+    let plan = FunnelPlan::new(funnel);
+    let mut matched = Matched {
+        chains: Vec::new(),
+        starts: BTreeMap::new(),
+    };
+    let original = |events: &mut dyn Iterator<Item = (usize, usize)>| {
+        let events = events.map(|(step, index)| (step, positions[index] as usize));
+        events.collect::<Vec<_>>()
+    };
+    if funnel.entries == Entries::Every {
+        match_every(&plan, &events, scratch, &|| false, |counted| {
+            matched.chains.push(JudgedChain {
+                row: counted.step,
+                bucket: counted.bucket,
+                held: gathered.value(counted.held),
+                events: original(&mut counted.events()),
+            });
+        })
+        .unwrap();
+        matched.chains.sort();
+    } else {
+        match_funnel(&plan, &events, scratch, &|| false, |outcome| {
+            matched.starts.insert(outcome.bucket, outcome.last_start);
+            let chain = JudgedChain {
+                row: 0,
+                bucket: outcome.bucket,
+                held: gathered.value(outcome.held),
+                events: original(&mut outcome.events()),
+            };
+            let required = chain.events.iter().filter(|(step, _)| {
+                funnel.mode == FunnelMode::AnyOrder || !funnel.steps[*step].optional
+            });
+            assert_eq!(required.count(), outcome.level);
+            matched.chains.push(chain);
+        })
+        .unwrap();
+    }
+    matched
+}
+
+fn check_funnel(store: &ModelStore, funnel: &Funnel, as_of: i64) -> Result<(), TestCaseError> {
+    let mut judged = store.judged_chains(funnel, 0, as_of);
+    if funnel.entries == Entries::Every {
+        judged.sort();
+    }
+    let mut scratch = FunnelScratch::default();
+    for sparse in [false, true] {
+        let matched = by_kernel(store, funnel, as_of, sparse, &mut scratch);
+        prop_assert_eq!(&judged, &matched.chains, "sparse: {}", sparse);
+        if funnel.entries != Entries::Every {
+            prop_assert_eq!(&store.judged_starts(funnel, 0, as_of), &matched.starts);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(2_000))]
+
+    #[test]
+    fn funnels_equal_the_judge(
+        store in testing::store(1, 8),
+        funnel in testing::funnel(),
+        as_of in testing::present(),
+    ) {
+        check_funnel(&store, &funnel, as_of)?;
+    }
+
+    #[test]
+    fn conditions_simplify_to_the_same(
+        store in testing::store(1, 6),
+        condition in testing::condition(),
+    ) {
+        let traits = store.traits(0, 20 * UNIT);
+        for event in store.events() {
+            let row = Row(event, &traits);
+            let truth = condition.evaluate(&row, &mut Skipped::default());
+            let rest = condition.for_event(&event.event);
+            prop_assert_eq!(truth, rest.evaluate(&row, &mut Skipped::default()));
+            prop_assert!(!rest.reads().event_name);
+            prop_assert!(!truth.holds() || condition.names().contains(&event.event));
+        }
+    }
+
+    #[test]
+    fn dids_equal_the_judge(
+        store in testing::store(1, 8),
+        did in testing::a_did(),
+        as_of in testing::present(),
+    ) {
+        let judged = store.segment(&did.clone().into(), as_of).unwrap();
+        let matched = did_by_kernel(&store, &did, as_of);
+        prop_assert_eq!(judged.contains(&0), matched);
+    }
+
+    #[test]
+    fn lists_equal_the_general_matcher(
+        store in testing::store(1, 12),
+        names in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..5),
+        within in prop::option::of(0..9_i64),
+    ) {
+        let mut funnel = Funnel::new(names.clone());
+        funnel.within = within.map(|within| crate::behaviour::micros(within * UNIT));
+        let history = store.history(0, i64::MAX);
+        let lists: Vec<(Vec<i64>, Vec<u32>)> = names
+            .iter()
+            .map(|name| {
+                let events = history.iter().enumerate();
+                events
+                    .filter(|(_, event)| event.event == *name)
+                    .map(|(index, event)| (event.time, index as u32))
+                    .unzip()
+            })
+            .collect();
+        let matched = by_kernel(&store, &funnel, i64::MAX, false, &mut FunnelScratch::default());
+        let expected: Vec<usize> = matched
+            .chains
+            .first()
+            .map_or(Vec::new(), |chain| chain.events.iter().map(|event| event.1).collect());
+        let within = funnel.within.map(|within| within.micros as u64);
+        let keyed: Vec<_> = lists
+            .iter()
+            .map(|(times, order)| StepList { times: times.as_slice(), order: order.as_slice() })
+            .collect();
+        let mut search = StepLists::default();
+        prop_assert_eq!(search.level(&keyed, within), expected.len());
+        let (level, chain) = search.chain(&keyed, within);
+        let chain: Vec<usize> = chain.iter().enumerate()
+            .map(|(step, &at)| lists[step].1[at] as usize)
+            .collect();
+        prop_assert_eq!((level, chain), (expected.len(), expected.clone()));
+        // Times made distinct need no order, in any unit.
+        let ranks: Vec<Vec<u32>> = lists.iter().map(|(times, order)| {
+            let pairs = times.iter().zip(order);
+            pairs.map(|(time, rank)| (*time / UNIT) as u32 * 64 + rank).collect()
+        }).collect();
+        let distinct: Vec<_> = ranks.iter().map(|times| StepList::new(times.as_slice())).collect();
+        let loose = within.map(|within| within / UNIT as u64 * 64 + 63);
+        prop_assert!(search.level(&distinct, loose) >= expected.len());
+    }
+}
+
+fn did_by_kernel(store: &ModelStore, did: &Did, as_of: i64) -> bool {
+    let gathered = Gathered::new(store.history(0, as_of), store, &did.holding, as_of);
+    let events = &gathered.events;
+    let times: Vec<i64> = events.iter().map(|event| event.time).collect();
+    let flag = |condition: Option<&Condition>, event: &ModelEvent, flag: u8| {
+        let holds = condition.is_some_and(|condition| gathered.holds(condition, event));
+        if holds { flag } else { 0 }
+    };
+    let flags: Vec<u8> = events
+        .iter()
+        .map(|event| {
+            flag(Some(&did.condition), event, CONDITION)
+                | flag(did.then.as_ref(), event, THEN)
+                | flag(did.not_then.as_ref(), event, NOT_THEN)
+        })
+        .collect();
+    let columns: Vec<(Vec<u32>, Vec<Measure>)> = did
+        .aggregates
+        .iter()
+        .map(|test| measures(test, events))
+        .collect();
+    let measures: Vec<Measures<'_>> = columns
+        .iter()
+        .map(|(ends, values)| Measures { ends, values })
+        .collect();
+    let events = DidEvents {
+        times: &times,
+        flags: &flags,
+        held: gathered.held(&did.holding),
+        measures: &measures,
+    };
+    let plan = DidPlan::new(did, as_of);
+    match_did(&plan, &events, &mut DidScratch::default(), &|| false).unwrap()
+}
+
+fn measures(test: &AggregateTest, events: &[&ModelEvent]) -> (Vec<u32>, Vec<Measure>) {
+    let mut distinct: Vec<String> = Vec::new();
+    let (mut ends, mut values) = (Vec::new(), Vec::new());
+    for event in events {
+        let property = event.properties.get(&test.property);
+        for scalar in property.iter().flat_map(|value| value.scalars()) {
+            if test.aggregate == Aggregate::CountDistinct {
+                let text = scalar.canonical_text().into_owned();
+                let known = distinct.iter().position(|other| *other == text);
+                values.push(Measure::I64(known.unwrap_or(distinct.len()) as i64));
+                distinct.push(text);
+                continue;
+            }
+            let wanted = match test.literal {
+                Literal::Timestamp(_) => compare(scalar, &test.literal).is_some(),
+                _ => true,
+            };
+            match scalar {
+                Scalar::Timestamp(value)
+                    if wanted && matches!(test.literal, Literal::Timestamp(_)) =>
+                {
+                    values.push(Measure::I64(value));
+                }
+                Scalar::I64(value) if wanted => values.push(Measure::I64(value)),
+                Scalar::F64(value) if wanted => values.push(Measure::F64(value)),
+                _ => {}
+            }
+        }
+        ends.push(values.len() as u32);
+    }
+    (ends, values)
+}
+
+#[test]
+fn a_large_user_is_linear_and_can_be_interrupted() {
+    let count = 300_000;
+    let times: Vec<i64> = (0..count).collect();
+    let steps: Vec<u64> = (0..count).map(|index| 1 << (index % 3)).collect();
+    let events = UserEvents {
+        times: &times,
+        steps: &steps,
+        ..UserEvents::default()
+    };
+    // The window is too short for the last step, so that nothing ends the search early.
+    let funnel = Funnel::new(["a", "b", "c", "never"]).within(crate::behaviour::micros(5));
+    let plan = FunnelPlan::new(&funnel);
+    let mut scratch = FunnelScratch::default();
+    let mut levels = Vec::new();
+    match_funnel(&plan, &events, &mut scratch, &|| false, |outcome| {
+        levels.push((outcome.level, outcome.event(0), outcome.event(2)));
+    })
+    .unwrap();
+    assert_eq!(levels, [(3, Some(0), Some(2))]);
+    let asked = std::cell::Cell::new(0);
+    let stop = || {
+        asked.set(asked.get() + 1);
+        asked.get() > 2
+    };
+    let stopped = match_funnel(&plan, &events, &mut scratch, &stop, |_| {});
+    assert_eq!(stopped, Err(Interrupted));
+}
