@@ -1,0 +1,412 @@
+//! Conditions over the rows of a run, in bulk.
+//!
+//! A condition comes to two sets of rows: where it holds and where it is unknown. Comparisons
+//! work on codes of dictionaries and on decoded blocks, never on owned values; what they come
+//! to equals [`Condition::evaluate`], row by row, and the tests hold them to it.
+
+use std::cmp::Ordering;
+use std::ops::Range;
+
+use pugmark_engine::batch::{Kind, TextColumn};
+use pugmark_engine::codec::{CodedText, ColumnView, PartView, PropertiesView};
+use pugmark_engine::segment::{NameRun, Times};
+use pugmark_engine::{Corruption, Scalar};
+
+use crate::behaviour::{
+    Comparison, Condition, Literal, Operand, Skipped, TextTest, Truth, compare,
+};
+
+use super::traits::TraitTable;
+
+/// Where a condition holds and where it is unknown, among neighbouring rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Truths {
+    /// Number of rows.
+    pub(crate) rows: usize,
+    /// Bit `i`: it holds for the `i`-th row.
+    pub(crate) holds: Vec<u64>,
+    /// Bit `i`: it is unknown for the `i`-th row.
+    pub(crate) unknown: Vec<u64>,
+}
+
+impl Truths {
+    fn all(rows: usize, truth: Truth) -> Self {
+        let words = rows.div_ceil(64);
+        let mut filled = vec![u64::MAX; words];
+        if let Some(last) = filled.last_mut()
+            && rows % 64 != 0
+        {
+            *last = (1 << (rows % 64)) - 1;
+        }
+        let empty = vec![0; words];
+        match truth {
+            Truth::True => Self { rows, holds: filled, unknown: empty },
+            Truth::Unknown => Self { rows, holds: empty, unknown: filled },
+            Truth::False => Self { rows, holds: empty.clone(), unknown: empty },
+        }
+    }
+
+    /// True where it holds for the `index`-th row.
+    pub(crate) fn holds_at(&self, index: usize) -> bool {
+        self.holds[index / 64] >> (index % 64) & 1 == 1
+    }
+
+    fn set(&mut self, index: usize, holds: bool) {
+        let (word, bit) = (index / 64, 1 << (index % 64));
+        self.unknown[word] &= !bit;
+        if holds {
+            self.holds[word] |= bit;
+        }
+    }
+
+    fn or(mut self, other: &Self) -> Self {
+        for word in 0..self.holds.len() {
+            let holds = self.holds[word] | other.holds[word];
+            self.unknown[word] = (self.unknown[word] | other.unknown[word]) & !holds;
+            self.holds[word] = holds;
+        }
+        self
+    }
+
+    fn and(mut self, other: &Self) -> Self {
+        for word in 0..self.holds.len() {
+            let possible = (self.holds[word] | self.unknown[word])
+                & (other.holds[word] | other.unknown[word]);
+            self.holds[word] &= other.holds[word];
+            self.unknown[word] = possible & !self.holds[word];
+        }
+        self
+    }
+
+    fn negate(mut self) -> Self {
+        let all = Self::all(self.rows, Truth::True).holds;
+        for (word, all) in all.into_iter().enumerate() {
+            self.holds[word] = all & !self.holds[word] & !self.unknown[word];
+        }
+        self
+    }
+
+    fn possible(&self) -> bool {
+        self.holds.iter().chain(&self.unknown).any(|&word| word != 0)
+    }
+}
+
+/// Neighbouring rows of a run, as conditions see them.
+pub(crate) struct Rows<'a> {
+    pub(crate) run: NameRun<'a>,
+    pub(crate) properties: PropertiesView<'a>,
+    pub(crate) range: Range<u32>,
+    pub(crate) times: Times<'a>,
+    /// The names of the rows, in an overflow run.
+    pub(crate) names: Option<TextColumn>,
+    /// The lower half of each row's user, where a condition reads traits.
+    pub(crate) lows: &'a [u16],
+    pub(crate) traits: &'a TraitTable,
+}
+
+/// What a leaf of a condition asks of a value.
+#[derive(Clone, Copy)]
+enum Leaf<'c> {
+    Compare(Comparison, &'c Literal),
+    Text(&'c TextTest),
+}
+
+impl Leaf<'_> {
+    fn verdict(&self, scalar: Scalar<'_>) -> Option<bool> {
+        match self {
+            Self::Compare(comparison, literal) => {
+                compare(scalar, literal).map(|ordering| comparison.accepts(ordering))
+            }
+            Self::Text(test) => Some(test.matches(&scalar.canonical_text())),
+        }
+    }
+}
+
+/// What `condition` comes to for each of the rows.
+pub(crate) fn evaluate(
+    condition: &Condition,
+    rows: &Rows<'_>,
+    skipped: &mut Skipped,
+) -> Result<Truths, Corruption> {
+    let count = rows.range.len();
+    match condition {
+        Condition::Constant(truth) => Ok(Truths::all(count, *truth)),
+        Condition::Compare { operand, comparison, literal } => {
+            leaf(operand, Leaf::Compare(*comparison, literal), rows, skipped)
+        }
+        Condition::In { operand, literals } => {
+            let mut found = Truths::all(count, Truth::False);
+            for literal in literals {
+                let one = leaf(operand, Leaf::Compare(Comparison::Equal, literal), rows, skipped)?;
+                found = found.or(&one);
+            }
+            Ok(found)
+        }
+        Condition::Text { operand, test } => leaf(operand, Leaf::Text(test), rows, skipped),
+        Condition::IsNull(operand) => is_null(operand, rows),
+        Condition::And(parts) => {
+            let mut found = Truths::all(count, Truth::True);
+            for part in parts {
+                if !found.possible() {
+                    break;
+                }
+                found = found.and(&evaluate(part, rows, skipped)?);
+            }
+            Ok(found)
+        }
+        Condition::Or(parts) => {
+            let mut found = Truths::all(count, Truth::False);
+            for part in parts {
+                found = found.or(&evaluate(part, rows, skipped)?);
+            }
+            Ok(found)
+        }
+        Condition::Not(inner) => Ok(evaluate(inner, rows, skipped)?.negate()),
+    }
+}
+
+fn leaf(
+    operand: &Operand,
+    leaf: Leaf<'_>,
+    rows: &Rows<'_>,
+    skipped: &mut Skipped,
+) -> Result<Truths, Corruption> {
+    let mut found = Truths::all(rows.range.len(), Truth::Unknown);
+    let mut unusable = 0;
+    match operand {
+        Operand::EventName => names_leaf(leaf, rows, &mut found, &mut unusable),
+        Operand::Time => {
+            for index in 0..rows.range.len() {
+                match leaf.verdict(Scalar::Timestamp(rows.times.get(index))) {
+                    Some(holds) => found.set(index, holds),
+                    None => unusable += 1,
+                }
+            }
+        }
+        Operand::Property(name) => {
+            if let Some(column) = rows.properties.get(name)? {
+                for part in column.parts() {
+                    unusable += part_leaf(part, leaf, rows.range.clone(), &mut found)?;
+                }
+            }
+        }
+        Operand::Trait(name) => {
+            for (index, &low) in rows.lows.iter().enumerate() {
+                let (truth, useless) = rows.traits.test(name, low, |scalar| leaf.verdict(scalar));
+                unusable += useless;
+                if let Some(holds) = truth {
+                    found.set(index, holds);
+                }
+            }
+        }
+        _ => {}
+    }
+    skipped.add(operand, unusable);
+    Ok(found)
+}
+
+fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mut u64) {
+    for index in 0..rows.range.len() {
+        let name = rows.names.as_ref().map_or(rows.run.name(), |names| names.get(index));
+        match leaf.verdict(Scalar::Text(name)) {
+            Some(holds) => found.set(index, holds),
+            None => *unusable += 1,
+        }
+    }
+}
+
+/// Tests the values of one part; returns how many could not be used.
+fn part_leaf(
+    part: &PartView<'_>,
+    leaf: Leaf<'_>,
+    range: Range<u32>,
+    found: &mut Truths,
+) -> Result<u64, Corruption> {
+    let indices = part.indices(range.clone());
+    if indices.is_empty() || part.kind() == Kind::Null {
+        return Ok(0);
+    }
+    let mut present = Vec::new();
+    if !part.is_all() {
+        part.fill_rows(indices.clone(), &mut present);
+    }
+    // The place among the rows of the value that comes `offset`-th among the part's.
+    let place = |offset: usize| match present.get(offset) {
+        Some(row) => (row - range.start) as usize,
+        None => offset,
+    };
+    let mut unusable = 0;
+    let mut set = |offset: usize, verdict: Option<bool>| match verdict {
+        Some(holds) => found.set(place(offset), holds),
+        None => unusable += 1,
+    };
+    match part.kind() {
+        Kind::I64 | Kind::Timestamp => {
+            let mut values = Vec::with_capacity(indices.len());
+            part.ints(indices, &mut values)?;
+            let is_number = part.kind() == Kind::I64;
+            let values = values.into_iter().enumerate();
+            match leaf {
+                Leaf::Compare(comparison, Literal::I64(literal)) if is_number => {
+                    values.for_each(|(offset, value)| {
+                        set(offset, Some(comparison.accepts(value.cmp(literal))));
+                    });
+                }
+                _ => values.for_each(|(offset, value)| {
+                    let scalar =
+                        if is_number { Scalar::I64(value) } else { Scalar::Timestamp(value) };
+                    set(offset, leaf.verdict(scalar));
+                }),
+            }
+        }
+        Kind::F64 => {
+            let mut values = Vec::with_capacity(indices.len());
+            part.floats(indices, &mut values)?;
+            for (offset, value) in values.into_iter().enumerate() {
+                set(offset, leaf.verdict(Scalar::F64(value)));
+            }
+        }
+        Kind::Bool => {
+            let mut values = Vec::with_capacity(indices.len());
+            part.bools(indices, &mut values)?;
+            for (offset, value) in values.into_iter().enumerate() {
+                set(offset, leaf.verdict(Scalar::Bool(value)));
+            }
+        }
+        Kind::Text => text_leaf(part, leaf, indices, &mut set)?,
+        Kind::List => list_leaf(part, leaf, indices, &mut set)?,
+        Kind::Null => {}
+    }
+    Ok(unusable)
+}
+
+fn text_leaf(
+    part: &PartView<'_>,
+    leaf: Leaf<'_>,
+    indices: Range<u32>,
+    set: &mut impl FnMut(usize, Option<bool>),
+) -> Result<(), Corruption> {
+    if let Some(text) = part.coded() {
+        let mut codes = Vec::with_capacity(indices.len());
+        text.codes(indices, &mut codes)?;
+        let mut verdicts = CodeVerdicts::new(text, leaf)?;
+        for (offset, code) in codes.into_iter().enumerate() {
+            set(offset, verdicts.of(text, leaf, code)?);
+        }
+    } else if let Some(text) = part.plain() {
+        let first = indices.start;
+        text.for_each(indices, |index, value| {
+            set((index - first) as usize, leaf.verdict(Scalar::Text(value)));
+        })?;
+    }
+    Ok(())
+}
+
+/// What a leaf says of the codes of a dictionary.
+enum CodeVerdicts {
+    /// Codes are in the order of their texts, so a comparison with text is one of codes: `at` is
+    /// the place of the literal, `exact` tells whether it is there itself.
+    Ordered { comparison: Comparison, at: u32, exact: bool },
+    /// Found when first asked for.
+    Memo(Vec<Option<Option<bool>>>),
+}
+
+impl CodeVerdicts {
+    fn new(text: &CodedText<'_>, leaf: Leaf<'_>) -> Result<Self, Corruption> {
+        match leaf {
+            Leaf::Compare(comparison, Literal::Text(literal)) => {
+                let at = text.lower_bound(literal)?;
+                let exact = at < text.len() && text.value(at)? == literal.as_str();
+                Ok(Self::Ordered { comparison, at, exact })
+            }
+            _ => Ok(Self::Memo(vec![None; text.len() as usize])),
+        }
+    }
+
+    fn of(
+        &mut self,
+        text: &CodedText<'_>,
+        leaf: Leaf<'_>,
+        code: u32,
+    ) -> Result<Option<bool>, Corruption> {
+        match self {
+            Self::Ordered { comparison, at, exact } => {
+                let ordering = match code.cmp(at) {
+                    Ordering::Equal if !*exact => Ordering::Greater,
+                    ordering => ordering,
+                };
+                Ok(Some(comparison.accepts(ordering)))
+            }
+            Self::Memo(memo) => match memo[code as usize] {
+                Some(verdict) => Ok(verdict),
+                None => {
+                    let verdict = leaf.verdict(Scalar::Text(text.value(code)?));
+                    memo[code as usize] = Some(verdict);
+                    Ok(verdict)
+                }
+            },
+        }
+    }
+}
+
+/// Any element that can be tested decides; those that cannot are counted one by one.
+fn list_leaf(
+    part: &PartView<'_>,
+    leaf: Leaf<'_>,
+    indices: Range<u32>,
+    set: &mut impl FnMut(usize, Option<bool>),
+) -> Result<(), Corruption> {
+    let Some(list) = part.list() else { return Ok(()) };
+    let first = list.bounds(indices.start)?.start;
+    let last = list.bounds(indices.end - 1)?.end;
+    let mut elements = Truths::all((last - first) as usize, Truth::Unknown);
+    for part in list.elements().parts() {
+        part_leaf(part, leaf, first..last, &mut elements)?;
+    }
+    for (offset, index) in indices.enumerate() {
+        let bounds = list.bounds(index)?;
+        let mut verdict = None;
+        for element in bounds {
+            let element = (element - first) as usize;
+            if elements.unknown[element / 64] >> (element % 64) & 1 == 1 {
+                set(offset, None);
+            } else {
+                verdict = Some(verdict.unwrap_or(false) || elements.holds_at(element));
+            }
+        }
+        if verdict.is_some() {
+            set(offset, verdict);
+        }
+    }
+    Ok(())
+}
+
+fn is_null(operand: &Operand, rows: &Rows<'_>) -> Result<Truths, Corruption> {
+    let mut found = Truths::all(rows.range.len(), Truth::True);
+    let mut present = |index: usize| found.holds[index / 64] &= !(1 << (index % 64));
+    match operand {
+        Operand::EventName | Operand::Time => return Ok(Truths::all(rows.range.len(), Truth::False)),
+        Operand::Property(name) => {
+            if let Some(column) = rows.properties.get(name)? {
+                present_rows(&column, rows.range.clone(), &mut present);
+            }
+        }
+        Operand::Trait(name) => {
+            for (index, &low) in rows.lows.iter().enumerate() {
+                if rows.traits.has(name, low) {
+                    present(index);
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(found)
+}
+
+fn present_rows(column: &ColumnView<'_>, range: Range<u32>, present: &mut impl FnMut(usize)) {
+    for part in column.parts().iter().filter(|part| part.kind() != Kind::Null) {
+        let mut found = Vec::new();
+        part.fill_rows(part.indices(range.clone()), &mut found);
+        found.into_iter().for_each(|row| present((row - range.start) as usize));
+    }
+}

@@ -1,0 +1,200 @@
+//! Which runs a question must read, and what is left to ask of their rows.
+//!
+//! Prepared once for a query: segments that lie outside the range are pruned, conditions are
+//! simplified by each run's event name, and runs that cannot satisfy any are left out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use pugmark_engine::bitmap::CONTAINER_BITS;
+use pugmark_engine::segment::NameRun;
+use pugmark_engine::{Corruption, Snapshot};
+
+use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
+
+use super::filter::{Rows, evaluate};
+use super::morsel::Morsel;
+use super::traits::TraitTable;
+
+/// Entries of a dense table of row starts: one for each user of a container, and the end.
+pub(crate) const DENSE_STARTS: usize = CONTAINER_BITS + 1;
+
+/// A run and what is left of each condition for its rows.
+#[derive(Clone, Debug)]
+pub(crate) struct RunScan<'a> {
+    /// Place of the segment in total order: later segments of a partition arrived later.
+    pub(crate) segment: u32,
+    pub(crate) run: NameRun<'a>,
+    /// True where every row lies in the range.
+    pub(crate) whole: bool,
+    /// The conditions, simplified; constants where the name alone decides.
+    pub(crate) conditions: Vec<Condition>,
+}
+
+/// The runs that conditions must read over a range.
+#[derive(Clone, Debug)]
+pub(crate) struct Scan<'a> {
+    pub(crate) runs: Vec<RunScan<'a>>,
+    pub(crate) range: TimeRange,
+    /// Traits that the conditions read.
+    pub(crate) traits: BTreeSet<String>,
+    /// Segments left out because they lie outside the range or name nothing that is asked for.
+    pub(crate) pruned: usize,
+}
+
+impl<'a> Scan<'a> {
+    /// Finds the runs that can satisfy any of `conditions` in `range`; with `every_row`, all
+    /// runs in the range.
+    pub(crate) fn prepare(
+        snapshot: &'a Snapshot,
+        conditions: &[&Condition],
+        range: TimeRange,
+        every_row: bool,
+    ) -> Self {
+        let names = conditions.iter().map(|condition| condition.names());
+        let names = names.fold(Names::These(BTreeSet::new()), Names::union);
+        let mut scan = Self { runs: Vec::new(), range, traits: BTreeSet::new(), pruned: 0 };
+        for condition in conditions {
+            scan.traits.extend(condition.reads().traits);
+        }
+        for (number, segment) in snapshot.event_segments().iter().enumerate() {
+            let meta = segment.meta();
+            let before = scan.runs.len();
+            if meta.min_time <= range.last && range.first <= meta.max_time {
+                for run in segment.all_runs() {
+                    let wanted = every_row || run.is_overflow() || names.contains(run.name());
+                    if wanted && run.min_time() <= range.last && range.first <= run.max_time() {
+                        scan.add(number as u32, run, conditions, every_row);
+                    }
+                }
+            }
+            scan.pruned += usize::from(scan.runs.len() == before);
+        }
+        scan
+    }
+
+    fn add(
+        &mut self,
+        segment: u32,
+        run: NameRun<'a>,
+        conditions: &[&Condition],
+        every_row: bool,
+    ) {
+        let simplify = |condition: &&Condition| match run.is_overflow() {
+            true => (*condition).clone(),
+            false => condition.for_event(run.name()),
+        };
+        let conditions: Vec<Condition> = conditions.iter().map(simplify).collect();
+        let hopeless = |condition: &Condition| {
+            matches!(condition, Condition::Constant(Truth::False | Truth::Unknown))
+        };
+        if every_row || !conditions.iter().all(hopeless) {
+            let whole = self.range.first <= run.min_time() && run.max_time() <= self.range.last;
+            self.runs.push(RunScan { segment, run, whole, conditions });
+        }
+    }
+
+    /// Rows by container, as far as the runs' directories tell.
+    pub(crate) fn count_rows(&self, rows: &mut BTreeMap<u16, u64>) -> Result<(), Corruption> {
+        for scan in &self.runs {
+            for (key, _) in scan.run.users()?.keys() {
+                *rows.entry(key).or_default() += scan.run.container_rows(key)?.len() as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The rows of one run that belong to a morsel's users.
+pub(crate) struct MorselRows<'s> {
+    /// Row starts by the lower half of the ordinal.
+    pub(crate) starts: &'s [u32],
+    /// First and last row.
+    pub(crate) range: Range<u32>,
+}
+
+impl RunScan<'_> {
+    /// Finds the rows of the morsel's users; `None` where there are none. `starts` is working
+    /// memory of [`DENSE_STARTS`] entries.
+    pub(crate) fn rows_of<'s>(
+        &self,
+        morsel: &Morsel,
+        starts: &'s mut [u32],
+    ) -> Result<Option<MorselRows<'s>>, Corruption> {
+        if self.run.container_rows(morsel.key)?.is_empty() {
+            return Ok(None);
+        }
+        self.run.row_starts(morsel.key, starts)?;
+        let range = starts[morsel.lows.start as usize]..starts[morsel.lows.end as usize];
+        Ok((!range.is_empty()).then_some(MorselRows { starts, range }))
+    }
+
+    /// Evaluates the conditions over the rows: a set of rows for each, `None` for all rows.
+    /// Rows outside the range are not left out here.
+    pub(crate) fn evaluate(
+        &self,
+        rows: &MorselRows<'_>,
+        morsel: &Morsel,
+        traits: &TraitTable,
+        skipped: &mut Skipped,
+    ) -> Result<Vec<Verdicts>, Corruption> {
+        let constant = |condition: &Condition| match condition {
+            Condition::Constant(Truth::True) => Some(Verdicts::All),
+            Condition::Constant(_) => Some(Verdicts::None),
+            _ => None,
+        };
+        if let Some(verdicts) = self.conditions.iter().map(constant).collect() {
+            return Ok(verdicts);
+        }
+        let reads_traits = self.conditions.iter().any(|one| !one.reads().traits.is_empty());
+        let lows = if reads_traits { lows_of(rows, morsel) } else { Vec::new() };
+        let names = match self.run.is_overflow() {
+            true => Some(self.run.overflow_names(rows.range.clone())?),
+            false => None,
+        };
+        let seen = Rows {
+            run: self.run,
+            properties: self.run.properties()?,
+            range: rows.range.clone(),
+            times: self.run.times(rows.range.clone())?,
+            names,
+            lows: &lows,
+            traits,
+        };
+        let verdict = |condition| match constant(condition) {
+            Some(verdicts) => Ok(verdicts),
+            None => Ok(Verdicts::Some(evaluate(condition, &seen, skipped)?.holds)),
+        };
+        self.conditions.iter().map(verdict).collect()
+    }
+}
+
+/// The rows that a condition holds for.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdicts {
+    All,
+    None,
+    /// Bit `i`: it holds for the `i`-th row.
+    Some(Vec<u64>),
+}
+
+impl Verdicts {
+    /// True where the condition holds for the `index`-th row.
+    pub(crate) fn at(&self, index: usize) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Some(bits) => bits[index / 64] >> (index % 64) & 1 == 1,
+        }
+    }
+}
+
+/// The lower half of each row's user.
+fn lows_of(rows: &MorselRows<'_>, morsel: &Morsel) -> Vec<u16> {
+    let mut lows = Vec::with_capacity(rows.range.len());
+    for low in morsel.lows.clone() {
+        let count = rows.starts[low as usize + 1] - rows.starts[low as usize];
+        lows.extend(std::iter::repeat_n(low as u16, count as usize));
+    }
+    lows
+}
