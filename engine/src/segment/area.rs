@@ -66,11 +66,6 @@ impl Area {
         self.slice(sealed, 0..self.len)
     }
 
-    /// The area's blocks.
-    pub(super) fn blocks(&self) -> impl Iterator<Item = BlockRef> {
-        (0..self.checksums.len() as u64).filter_map(|number| self.block(number))
-    }
-
     fn block(&self, number: u64) -> Option<BlockRef> {
         let start = number * AREA_BLOCK_BYTES as u64;
         Some(BlockRef {

@@ -1,13 +1,17 @@
 //! Segments from batches.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use hashbrown::HashMap;
 
 use super::names::NameRuns;
-use super::writer::{RunExtras, RunRows, SegmentWriter};
+use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Partition, SegmentImage};
-use crate::batch::{Column, ResolvedBatch, Values};
+use crate::batch::shape::Picks;
+use crate::batch::{
+    Column, Kind, Presence, Property, ResolvedBatch, StringTable, TextColumn, Values,
+};
 
 /// Builds the segments of rows that fall into one partition.
 ///
@@ -27,7 +31,7 @@ pub fn build(
     options: &BuildOptions,
 ) -> Vec<SegmentImage> {
     let rows = Rows::sorted(inputs);
-    rows.pieces(inputs, options)
+    rows.pieces(options)
         .into_iter()
         .filter_map(|piece| rows.segment(piece, partition, arrival, options))
         .collect()
@@ -35,6 +39,7 @@ pub fn build(
 
 /// All rows in the order of a segment: (ordinal, time, arrival).
 struct Rows<'a> {
+    inputs: &'a [(&'a ResolvedBatch, &'a [u32])],
     /// Ordinal, time (biased, so that it sorts as an unsigned number) and place in arrival order.
     keys: Vec<u128>,
     /// Batch and row of each row, in arrival order.
@@ -51,13 +56,14 @@ fn unpack(key: u128) -> (u32, i64, usize) {
 }
 
 impl<'a> Rows<'a> {
-    fn sorted(inputs: &[(&'a ResolvedBatch, &[u32])]) -> Self {
+    fn sorted(inputs: &'a [(&'a ResolvedBatch, &'a [u32])]) -> Self {
         let count = inputs.iter().map(|(_, rows)| rows.len()).sum();
         assert!(
             u32::try_from(count).is_ok(),
             "one build has under 2^32 rows"
         );
         let mut sorted = Self {
+            inputs,
             keys: Vec::with_capacity(count),
             sources: Vec::with_capacity(count),
             names: Vec::with_capacity(count),
@@ -93,12 +99,8 @@ impl<'a> Rows<'a> {
     }
 
     /// Cuts the rows at containers, so that each piece stays within the options where it can.
-    fn pieces(
-        &self,
-        inputs: &[(&ResolvedBatch, &[u32])],
-        options: &BuildOptions,
-    ) -> Vec<Range<usize>> {
-        let row_bytes = estimate_row_bytes(inputs);
+    fn pieces(&self, options: &BuildOptions) -> Vec<Range<usize>> {
+        let row_bytes = estimate_row_bytes(self.inputs);
         let most = (options.target_bytes as f64 / row_bytes) as usize;
         let most = most.min(options.max_rows as usize);
         let mut pieces: Vec<Range<usize>> = Vec::new();
@@ -130,13 +132,67 @@ impl<'a> Rows<'a> {
             counts[self.names[unpack(key).2] as usize] += 1;
         }
         let runs = NameRuns::choose(&self.texts, &counts, options.max_name_runs);
-        let mut parts = self.split(keys, &runs);
+        let parts = self.split(keys, &runs);
+        let found = self.properties(&runs);
         let mut writer = SegmentWriter::new(partition, arrival);
-        for (number, part) in parts.drain(..).enumerate() {
+        for (number, part) in parts.into_iter().enumerate() {
             let name = runs.own.get(number).map(|&name| self.texts[name as usize]);
-            writer.run(name, part.rows, |_, _| RunExtras::default());
+            let open = writer.begin_run(part.rows);
+            let picks = Picks::new(&part.picks);
+            let here = found.iter().filter(|found| found.runs.contains(number));
+            let properties: Vec<Property> = here
+                .filter_map(|found| found.gather(&picks, partition))
+                .collect();
+            let names = name.is_none().then(|| self.text_column(part.names));
+            writer.end_run(open, name, &properties, names);
         }
         writer.finish()
+    }
+
+    /// The names of rows, by their numbers.
+    fn text_column(&self, codes: Vec<u32>) -> TextColumn {
+        let mut values = StringTable::default();
+        for text in &self.texts {
+            values.push(text);
+        }
+        TextColumn { codes, values }
+    }
+
+    /// Every property of the inputs, with the runs in which any row has it, so that a thousand
+    /// names with properties of their own do not ask each other's columns.
+    fn properties(&self, runs: &NameRuns) -> Vec<FoundProperty<'a>> {
+        let mut found: BTreeMap<&'a str, FoundProperty<'a>> = BTreeMap::new();
+        let mut first = 0;
+        for (batch, (input, rows)) in self.inputs.iter().enumerate() {
+            let run_at = |place: usize| runs.run_of[self.names[first + place] as usize];
+            let mut of_batch = None;
+            for Property { name, column } in &input.properties {
+                let property = found.entry(name).or_insert_with(|| FoundProperty {
+                    name,
+                    columns: vec![None; self.inputs.len()],
+                    runs: RunSet::new(runs.len()),
+                });
+                property.columns[batch] = Some(column);
+                for part in &column.parts {
+                    match &part.presence {
+                        Presence::All => {
+                            let all = of_batch.get_or_insert_with(|| {
+                                let mut all = RunSet::new(runs.len());
+                                (0..rows.len()).for_each(|place| all.insert(run_at(place)));
+                                all
+                            });
+                            property.runs.or(all);
+                        }
+                        Presence::Rows(present) => {
+                            let places = places_in(rows, present);
+                            places.for_each(|place| property.runs.insert(run_at(place)));
+                        }
+                    }
+                }
+            }
+            first += rows.len();
+        }
+        found.into_values().collect()
     }
 
     /// Deals the rows out to their runs; rows of one user and time in different runs get ranks.
@@ -153,6 +209,9 @@ impl<'a> Rows<'a> {
                 let part = &mut parts[run_of(key) as usize];
                 part.rows.push(user, time, rank);
                 part.picks.push(self.sources[arrival]);
+                if runs.is_overflow(run_of(key)) {
+                    part.names.push(self.names[arrival]);
+                }
             }
         }
         parts
@@ -165,6 +224,67 @@ struct RunPart {
     rows: RunRows,
     /// Batch and row of each row.
     picks: Vec<(u32, u32)>,
+    /// The number of each row's name, in the overflow run only.
+    names: Vec<u32>,
+}
+
+/// A property of the inputs.
+struct FoundProperty<'a> {
+    name: &'a str,
+    /// Its column in each batch.
+    columns: Vec<Option<&'a Column>>,
+    /// The runs in which some row has it.
+    runs: RunSet,
+}
+
+impl FoundProperty<'_> {
+    /// The values of the picked rows, if there are any. Explicit nulls mean something in traits
+    /// only; to an event they are a missing property.
+    fn gather(&self, picks: &Picks<'_>, partition: Partition) -> Option<Property> {
+        let mut column = picks.column(&self.columns);
+        if partition != Partition::Traits {
+            column.parts.retain(|part| part.values.kind() != Kind::Null);
+        }
+        let name = self.name.to_owned();
+        (!column.parts.is_empty()).then_some(Property { name, column })
+    }
+}
+
+/// A set of runs.
+struct RunSet(Vec<u64>);
+
+impl RunSet {
+    fn new(runs: usize) -> Self {
+        Self(vec![0; runs.div_ceil(64)])
+    }
+
+    /// Adds a run; the number of names outside this segment is ignored.
+    fn insert(&mut self, run: u32) {
+        if let Some(word) = self.0.get_mut(run as usize / 64) {
+            *word |= 1 << (run % 64);
+        }
+    }
+
+    fn or(&mut self, other: &Self) {
+        let words = self.0.iter_mut().zip(&other.0);
+        words.for_each(|(word, other)| *word |= other);
+    }
+
+    fn contains(&self, run: usize) -> bool {
+        self.0[run / 64] >> (run % 64) & 1 != 0
+    }
+}
+
+/// The places in `rows` of those that are in `present` too; both ascend.
+fn places_in(rows: &[u32], present: &[u32]) -> impl Iterator<Item = usize> {
+    let mut place = 0;
+    present.iter().filter_map(move |&row| {
+        // Mostly all rows are taken, and the next one sought is near.
+        while rows.get(place).is_some_and(|&taken| taken < row) {
+            place += 1;
+        }
+        (rows.get(place) == Some(&row)).then_some(place)
+    })
 }
 
 /// Roughly how many bytes a row will take: what users, times and names took in measurements, and

@@ -4,6 +4,7 @@ use hashbrown::HashMap;
 
 use super::area::{Area, AreaWriter};
 use super::layout::DayEntry;
+use super::writer::containers_of;
 use crate::bitmap::BitmapBuilder;
 use crate::format::ImageWriter;
 use crate::time::{MICROS_PER_DAY, day_of};
@@ -26,7 +27,7 @@ struct Day {
 }
 
 impl DayBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self {
             index: HashMap::new(),
             days: Vec::new(),
@@ -34,8 +35,23 @@ impl DayBuilder {
         }
     }
 
+    /// The days of all rows of a run.
+    pub(super) fn of(users: &[u32], counts: &[u32], times: &[i64]) -> Self {
+        let mut days = Self::new();
+        let mut row = 0;
+        for (key, range) in containers_of(users) {
+            for index in range {
+                let end = row + counts[index] as usize;
+                days.user(users[index] as u16, &times[row..end]);
+                row = end;
+            }
+            days.end_container(key);
+        }
+        days
+    }
+
     /// Adds the rows of one user of the current container, in order of time.
-    pub(super) fn user(&mut self, low: u16, times: &[i64]) {
+    fn user(&mut self, low: u16, times: &[i64]) {
         let mut rest = times;
         while let Some(&time) = rest.first() {
             let day = day_of(time);
@@ -65,26 +81,31 @@ impl DayBuilder {
     }
 
     /// Ends the container `key`.
-    pub(super) fn end_container(&mut self, key: u16) {
+    fn end_container(&mut self, key: u16) {
         for day in &mut self.days {
             day.users.push(key, &day.lows);
             day.lows.clear();
         }
     }
 
-    /// Appends the bitmaps, less those that equal the bitmap of the run's `users` users.
-    pub(super) fn write(mut self, image: &mut ImageWriter, users: u32) -> (Vec<DayEntry>, Area) {
+    /// The days, ascending, with their users.
+    pub(super) fn finish(mut self) -> impl Iterator<Item = (i64, BitmapBuilder)> {
         self.days.sort_unstable_by_key(|day| day.day);
+        self.days.into_iter().map(|day| (day.day, day.users))
+    }
+
+    /// Appends the bitmaps, less those that equal the bitmap of the run's `users` users.
+    pub(super) fn write(self, image: &mut ImageWriter, users: u32) -> (Vec<DayEntry>, Area) {
         let mut area = AreaWriter::new(image);
         let mut entries = Vec::with_capacity(self.days.len());
-        for day in self.days {
-            let day_users = day.users.cardinality() as u32;
+        for (day, bitmap) in self.finish() {
+            let day_users = bitmap.cardinality() as u32;
             let offset = area.len();
             if day_users < users {
-                area.extend(&day.users.finish());
+                area.extend(&bitmap.finish());
             }
             entries.push(DayEntry {
-                day: day.day as i32,
+                day: day as i32,
                 users: day_users,
                 offset,
                 len: (area.len() - offset) as u32,

@@ -18,6 +18,8 @@ use crate::limits;
 pub(super) const MAGIC: [u8; 8] = *b"PUGSEG\0\0";
 /// Version of this format.
 pub(super) const VERSION: u32 = 1;
+/// The hidden property of an overflow run that has the event names.
+pub(super) const NAMES_PROPERTY: &str = "\0event";
 /// Bytes of the header.
 pub(super) const HEADER_BYTES: usize = 16;
 /// Bytes of the trailer.
@@ -44,6 +46,9 @@ pub(super) struct Footer {
     pub(super) users: BlockRef,
     pub(super) has_overflow: bool,
     pub(super) runs: Vec<RunEntry>,
+    /// Checksum of all bytes before the footer, which nothing but a full check looks at: it
+    /// covers the padding between blocks too.
+    pub(super) body: u64,
 }
 
 /// Where a container's users and rows begin in a run.
@@ -78,18 +83,22 @@ pub(super) struct RunIndex {
     pub(super) ties: Area,
     pub(super) days: Vec<DayEntry>,
     pub(super) day_bitmaps: Area,
+    pub(super) value_bitmaps: Area,
     /// The directory of value bitmaps.
     pub(super) values: Option<BlockRef>,
-    pub(super) value_bitmaps: Area,
     /// The directory of properties.
-    pub(super) properties: Option<BlockRef>,
+    pub(super) properties: BlockRef,
     /// The directory of the one hidden property with the event names of an overflow run.
     pub(super) names: Option<BlockRef>,
 }
 
 impl Footer {
     /// The whole file: the image's blocks, this footer and the trailer.
-    pub(super) fn seal(&self, image: ImageWriter) -> Vec<u8> {
+    /// The checksum of the body is filled in.
+    pub(super) fn seal(mut self, image: ImageWriter) -> Vec<u8> {
+        let blocks = image.blocks();
+        let mut bytes = image.finish();
+        self.body = checksum(&bytes);
         let mut out = Writer::new();
         let meta = &self.meta;
         let (kind, number) = match meta.partition {
@@ -97,7 +106,7 @@ impl Footer {
             Partition::Events(number) => (1, number),
         };
         out.u32(kind);
-        out.u32(image.blocks());
+        out.u32(blocks);
         out.i64(number);
         out.u16(meta.first_container);
         out.u16(meta.last_container);
@@ -117,9 +126,8 @@ impl Footer {
             out.i64(run.max_time);
             run.index.encode(&mut out);
         }
+        out.u64(self.body);
         let footer = out.finish();
-        let blocks = image.blocks();
-        let mut bytes = image.finish();
         let mut trailer = Writer::new();
         trailer.u64(bytes.len() as u64);
         trailer.u64(footer.len() as u64);
@@ -220,6 +228,7 @@ impl Footer {
             users,
             has_overflow,
             runs,
+            body: bytes.u64()?,
         };
         footer.check().map_err(|what| bytes.error(what))?;
         bytes.finish()?;
@@ -293,7 +302,8 @@ impl RunIndex {
         }
         self.day_bitmaps.encode(&mut out);
         self.value_bitmaps.encode(&mut out);
-        for block in [self.values, self.properties, self.names] {
+        self.properties.encode(&mut out);
+        for block in [self.values, self.names] {
             out.u32(u32::from(block.is_some()));
             if let Some(block) = block {
                 block.encode(&mut out);
@@ -365,8 +375,8 @@ impl RunIndex {
             days,
             day_bitmaps: Area::decode(&mut bytes)?,
             value_bitmaps: Area::decode(&mut bytes)?,
+            properties: BlockRef::decode(&mut bytes)?,
             values: optional_block(&mut bytes)?,
-            properties: optional_block(&mut bytes)?,
             names: optional_block(&mut bytes)?,
         };
         bytes.finish()?;

@@ -22,11 +22,12 @@ mod run;
 mod segment;
 mod ties;
 mod times;
+mod values;
 mod writer;
 
 pub use build::build;
 pub use merge::{Keep, merge, merge_each};
-pub use run::{NameRun, UserStarts};
+pub use run::{NameRun, UserStarts, ValueUsers};
 pub use segment::Segment;
 pub use ties::TieRanks;
 pub use times::{Offsets, Times};

@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{NameRun, Segment, SegmentImage, UserStarts};
-use crate::batch::{ResolvedBatch, TextColumn};
+use super::{NameRun, Partition, Segment, SegmentImage, UserStarts};
+use crate::batch::testing::{bits, column_of, rows_of};
+use crate::batch::{Property, ResolvedBatch, TextColumn};
 use crate::bitmap::{BitmapView, split};
 use crate::time::{MICROS_PER_DAY, day_of};
+use crate::value::Value;
 
 /// One event.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +19,41 @@ pub(super) struct Row {
     pub(super) user: u32,
     pub(super) time: i64,
     pub(super) name: String,
+    /// The values of [`PROPERTIES`].
+    pub(super) values: Vec<Option<Value>>,
+}
+
+/// The properties of every row: few texts, many texts, numbers of two types, lists, anything
+/// (which only two names have), and one text for all.
+pub(super) const PROPERTIES: [&str; 6] = ["plan", "item", "price", "tags", "any", "currency"];
+
+/// The values of a row, from random bits.
+fn values(seed: u64, name: usize) -> Vec<Option<Value>> {
+    let bits = |at: u32, count: u32| (seed >> at) & ((1 << count) - 1);
+    let text = |prefix: &str, number: u64| Some(Value::Text(format!("{prefix}{number}")));
+    let price = match bits(12, 4) {
+        0 => None,
+        1 => Some(Value::F64(bits(16, 8) as f64 / 8.0)),
+        2..6 => Some(Value::I64(-(bits(16, 40) as i64))),
+        _ => Some(Value::I64(bits(16, 8) as i64)),
+    };
+    let tags = (bits(24, 3) == 0).then(|| {
+        let tags = (0..=bits(27, 2)).map(|at| Value::Text(format!("tag {}", bits(29, 2) + at)));
+        Value::List(tags.collect())
+    });
+    let any = match bits(32, 4) {
+        _ if name > 1 => None,
+        0 => Some(Value::Null),
+        1 => Some(Value::Bool(bits(36, 1) == 1)),
+        2 => Some(Value::Timestamp(bits(36, 20) as i64)),
+        3..5 => text("plan ", bits(36, 2)),
+        _ => None,
+    };
+    let plan = (bits(0, 3) != 0)
+        .then(|| text("plan ", bits(3, 2)))
+        .flatten();
+    let currency = Some(Value::from("EUR"));
+    vec![plan, text("item ", bits(5, 7)), price, tags, any, currency]
 }
 
 /// How the times of a case are spread.
@@ -54,13 +91,14 @@ pub(super) fn rows(most: usize) -> impl Strategy<Value = Vec<Row>> {
         1 => 0u32..200_000,
     ];
     let name = prop_oneof![4 => 0usize..2, 2 => 0usize..6, 1 => 0usize..12];
-    let row = (user, any::<prop::sample::Index>(), name);
+    let row = (user, any::<prop::sample::Index>(), name, any::<u64>());
     (time_shape(), prop::collection::vec(row, 0..most)).prop_map(|(shape, rows)| {
         rows.into_iter()
-            .map(|(user, step, name)| Row {
+            .map(|(user, step, name, seed)| Row {
                 user,
                 time: shape.start + step.index(shape.steps as usize) as i64 * shape.unit,
                 name: format!("name {name}"),
+                values: values(seed, name),
             })
             .collect()
     })
@@ -80,7 +118,15 @@ pub(super) fn batch(rows: &[Row]) -> ResolvedBatch {
         users: rows.iter().map(|row| row.user).collect(),
         times: rows.iter().map(|row| row.time).collect(),
         events,
-        properties: Vec::new(),
+        properties: (0..PROPERTIES.len())
+            .map(|at| {
+                let values: Vec<_> = rows.iter().map(|row| row.values[at].clone()).collect();
+                let name = PROPERTIES[at].to_owned();
+                let column = column_of(&values);
+                Property { name, column }
+            })
+            .filter(|property| !property.column.parts.is_empty())
+            .collect(),
     }
 }
 
@@ -199,7 +245,88 @@ fn check_run(run: NameRun<'_>, rows: &[&Row], ranks: &[u32]) {
     );
     check_user_rows(run, rows, &users);
     check_times(run, rows, ranks);
-    check_days(run, rows, &users);
+    let is_traits = run.segment.meta().partition == Partition::Traits;
+    if is_traits {
+        assert_eq!(run.days().unwrap().len(), 0);
+    } else {
+        check_days(run, rows, &users);
+    }
+    check_properties(run, rows, is_traits);
+    check_values(run, rows, &users);
+    match run.overflow_names(0..run.rows()) {
+        Ok(names) => {
+            assert!(run.is_overflow());
+            let found = (0..rows.len()).map(|row| names.get(row));
+            assert!(found.eq(rows.iter().map(|row| &*row.name)));
+        }
+        Err(_) => assert!(!run.is_overflow()),
+    }
+}
+
+/// The values of one property in rows; explicit nulls are missing ones but in traits.
+fn values_of(rows: &[&Row], at: usize, is_traits: bool) -> Vec<Option<Value>> {
+    let values = rows.iter().map(|row| row.values[at].clone());
+    values
+        .map(|value| value.filter(|value| is_traits || *value != Value::Null))
+        .collect()
+}
+
+fn check_properties(run: NameRun<'_>, rows: &[&Row], is_traits: bool) {
+    let properties = run.properties().unwrap();
+    for (at, name) in PROPERTIES.iter().enumerate() {
+        let expected = values_of(rows, at, is_traits);
+        let view = properties.get(name).unwrap();
+        let Some(view) = view else {
+            assert!(expected.iter().all(Option::is_none), "{name} is missing");
+            continue;
+        };
+        assert!(expected.iter().any(Option::is_some), "{name} is empty");
+        let column = view.decode(0..run.rows()).unwrap();
+        assert_eq!(bits(&rows_of(&column)), bits(&expected));
+    }
+    assert!(properties.len() <= PROPERTIES.len());
+}
+
+fn check_values(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
+    let listed = run.value_properties().unwrap();
+    for (at, name) in PROPERTIES.iter().enumerate() {
+        let mut of_value: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+        let mut only_text = true;
+        for row in rows {
+            match &row.values[at] {
+                Some(Value::Text(text)) => {
+                    of_value.entry(text).or_default().insert(row.user);
+                }
+                None | Some(Value::Null) => {}
+                Some(_) => only_text = false,
+            }
+        }
+        let found = run.value_bitmaps(name).unwrap();
+        assert_eq!(found.is_some(), listed.contains(name));
+        let Some(found) = found else {
+            let cost = |(text, with): (&&str, &BTreeSet<u32>)| {
+                let bitmap = if with == users {
+                    0
+                } else {
+                    8 + 10 * with.len()
+                };
+                20 + text.len() + bitmap
+            };
+            let cost: usize = of_value.iter().map(cost).sum();
+            let cheap = !of_value.is_empty() && of_value.len() <= 64 && cost * 10 <= rows.len() * 3;
+            assert!(!only_text || !cheap, "{name} has cheap values");
+            continue;
+        };
+        assert!(only_text);
+        assert_eq!(found.len(), of_value.len());
+        for (found, (&text, with)) in found.iter().zip(&of_value) {
+            assert_eq!(found.value, text);
+            check_bitmap(found.users, with);
+            check_bitmap(run.value_users(name, text).unwrap().unwrap(), with);
+        }
+        let none = run.value_users(name, "no such value").unwrap();
+        assert!(none.unwrap().is_empty());
+    }
 }
 
 fn check_user_rows(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {

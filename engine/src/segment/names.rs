@@ -42,6 +42,11 @@ impl NameRuns {
         }
     }
 
+    /// True for the overflow run.
+    pub(super) fn is_overflow(&self, run: u32) -> bool {
+        self.has_overflow && run as usize == self.own.len()
+    }
+
     /// Number of runs, the overflow run included.
     pub(super) fn len(&self) -> usize {
         self.own.len() + usize::from(self.has_overflow)

@@ -2,13 +2,16 @@
 
 use std::ops::Range;
 
+use super::area::Area;
 use super::counts;
-use super::layout::RunIndex;
+use super::layout::{NAMES_PROPERTY, RunIndex};
 use super::segment::Segment;
 use super::ties::TieRanks;
 use super::times::Times;
-use crate::batch::TextColumn;
+use super::values::{self, ValueEntry};
+use crate::batch::{Part, TextColumn, Values};
 use crate::bitmap::{BitmapView, ContainerView, split};
+use crate::codec::PropertiesView;
 use crate::error::Corruption;
 
 /// Entries of a dense table of row starts: one for each user of a container, and the end.
@@ -34,6 +37,15 @@ pub struct UserStarts {
     pub lows: Vec<u16>,
     /// First row of each user, and the end of the last one's rows.
     pub starts: Vec<u32>,
+}
+
+/// The users that have one value of a property in some row of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct ValueUsers<'a> {
+    /// The text.
+    pub value: &'a str,
+    /// Its users.
+    pub users: BitmapView<'a>,
 }
 
 impl<'a> NameRun<'a> {
@@ -107,18 +119,9 @@ impl<'a> NameRun<'a> {
         let Ok(entry) = found.map(|place| index.days[place]) else {
             return Ok(None);
         };
-        if entry.len == 0 {
-            return self.users().map(Some);
-        }
-        let area = &index.day_bitmaps;
-        let end = entry.offset + u64::from(entry.len);
-        let bytes = area.slice(&self.segment.sealed, entry.offset..end)?;
-        let view = BitmapView::open(bytes).ok();
-        let view = view.filter(|view| view.cardinality() == u64::from(entry.users));
-        let what = "the bitmap of a day is not what its entry says";
-        let at = area.offset() + entry.offset;
-        view.map(Some)
-            .ok_or_else(|| Corruption::new(self.segment.file(), at, what))
+        let place = (entry.offset, entry.len);
+        self.bitmap_in(&index.day_bitmaps, place, entry.users)
+            .map(Some)
     }
 
     /// The rows of the users of container `key`; empty where it has none.
@@ -249,13 +252,132 @@ impl<'a> NameRun<'a> {
         Ok(TieRanks::new(pairs).within(rows))
     }
 
-    /// The event names of `rows` of an overflow run, which hides them in a text property.
+    /// The properties of the rows.
+    ///
+    /// # Errors
+    /// Where the run's index or the directory of properties is damaged.
+    pub fn properties(&self) -> Result<PropertiesView<'a>, Corruption> {
+        let directory = &self.index()?.properties;
+        PropertiesView::open(&self.segment.sealed, directory, self.rows())
+    }
+
+    /// The users of each value of a property, sorted by value; `None` where the property has no
+    /// bitmaps. It has them where it is nothing but text (and explicit nulls) of at most 64
+    /// values and they cost little, so what they say of the text is exact.
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged.
+    pub fn value_bitmaps(&self, property: &str) -> Result<Option<Vec<ValueUsers<'a>>>, Corruption> {
+        let Some(entries) = self.value_entries(property)? else {
+            return Ok(None);
+        };
+        let open = |entry: ValueEntry<'a>| {
+            let users = self.value_view(&entry)?;
+            let value = entry.text;
+            Ok(ValueUsers { value, users })
+        };
+        entries
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// The users that have `value` as `property` in some row; `None` where the property has no
+    /// bitmaps (see [`NameRun::value_bitmaps`]).
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged.
+    pub fn value_users(
+        &self,
+        property: &str,
+        value: &str,
+    ) -> Result<Option<BitmapView<'a>>, Corruption> {
+        let Some(entries) = self.value_entries(property)? else {
+            return Ok(None);
+        };
+        match entries.binary_search_by(|entry| entry.text.cmp(value)) {
+            Ok(place) => self.value_view(&entries[place]).map(Some),
+            Err(_) => Ok(Some(BitmapView::EMPTY)),
+        }
+    }
+
+    /// The names of the properties that have bitmaps, sorted.
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged.
+    pub fn value_properties(&self) -> Result<Vec<&'a str>, Corruption> {
+        let Some(block) = &self.index()?.values else {
+            return Ok(Vec::new());
+        };
+        let sealed = &self.segment.sealed;
+        values::property_names(sealed.block(block)?).map_err(|error| sealed.corrupt(block, error))
+    }
+
+    fn value_entries(&self, property: &str) -> Result<Option<Vec<ValueEntry<'a>>>, Corruption> {
+        let Some(block) = &self.index()?.values else {
+            return Ok(None);
+        };
+        let sealed = &self.segment.sealed;
+        values::find(sealed.block(block)?, property).map_err(|error| sealed.corrupt(block, error))
+    }
+
+    fn value_view(&self, entry: &ValueEntry<'_>) -> Result<BitmapView<'a>, Corruption> {
+        let place = (entry.offset, entry.len);
+        self.bitmap_in(&self.index()?.value_bitmaps, place, entry.users)
+    }
+
+    /// The bitmap of `users` users at a place (offset and length) of an area; length 0 is the
+    /// bitmap of the run.
+    fn bitmap_in(
+        &self,
+        area: &Area,
+        (offset, len): (u64, u32),
+        users: u32,
+    ) -> Result<BitmapView<'a>, Corruption> {
+        let view = if len == 0 {
+            self.users()?
+        } else {
+            let range = offset..offset.saturating_add(u64::from(len));
+            let bytes = area.slice(&self.segment.sealed, range)?;
+            let at = area.offset().saturating_add(offset);
+            BitmapView::open(bytes)
+                .map_err(|error| Corruption::new(self.segment.file(), at, error.what))?
+        };
+        if view.cardinality() == u64::from(users) {
+            Ok(view)
+        } else {
+            let what = "a bitmap has more or fewer users than its entry says";
+            let at = area.offset().saturating_add(offset);
+            Err(Corruption::new(self.segment.file(), at, what))
+        }
+    }
+
+    /// The event names of `rows` of the overflow run, which keeps them in a hidden property.
+    /// Names of other runs are their own; there this is an error.
     ///
     /// # Errors
     /// Where stored bytes are damaged, or this is not an overflow run.
     pub fn overflow_names(&self, rows: Range<u32>) -> Result<TextColumn, Corruption> {
-        let _ = rows;
-        Err(self.wrong_users())
+        let what = "an overflow run does not name its rows";
+        let block = self.index()?.names.as_ref();
+        let wrong = || {
+            let at = block.map_or(0, |block| block.offset);
+            Corruption::new(self.segment.file(), at, what)
+        };
+        let directory = block.ok_or_else(wrong)?;
+        let view = PropertiesView::open(&self.segment.sealed, directory, self.rows())?;
+        let names = view.get(NAMES_PROPERTY)?.ok_or_else(wrong)?;
+        let count = rows.len();
+        let mut parts = names.decode(rows)?.parts;
+        match parts.pop() {
+            Some(Part {
+                values: Values::Text(names),
+                ..
+            }) if parts.is_empty() && names.codes.len() == count => Ok(names),
+            None if count == 0 => Ok(TextColumn::default()),
+            _ => Err(wrong()),
+        }
     }
 
     /// Where container `key` lies in this run.

@@ -9,7 +9,7 @@ use super::{BuildOptions, Partition, Segment, build, merge};
 
 fn options() -> impl Strategy<Value = BuildOptions> {
     let bytes = prop_oneof![Just(1), Just(1_000), Just(1 << 20)];
-    let runs = prop_oneof![Just(10_000)];
+    let runs = prop_oneof![Just(0), Just(1), Just(3), Just(10_000)];
     (bytes, runs, 1u32..5_000).prop_map(|(target_bytes, max_name_runs, max_rows)| BuildOptions {
         target_bytes,
         max_rows,
@@ -104,10 +104,46 @@ proptest! {
         outer in options(),
     ) {
         let inputs: Vec<_> = build_pieces(&rows, &cuts, &BuildOptions::default()).concat();
-        let keep = |ordinal: u32| ordinal % modulus != 0;
+        let keep = |ordinal: u32| !ordinal.is_multiple_of(modulus);
         let merged = merge(&inputs, &outer, Some(&keep)).unwrap();
         let merged: Vec<_> = merged.into_iter().map(model::open).collect();
         let kept: Vec<Row> = rows.into_iter().filter(|row| keep(row.user)).collect();
         model::check(&merged, &kept, outer.max_name_runs);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn traits_keep_explicit_nulls(
+        mut rows in model::rows(500), split: prop::sample::Index, outer in options(),
+    ) {
+        rows.iter_mut().for_each(|row| row.name.clear());
+        let outer = BuildOptions { max_name_runs: 10_000, ..outer };
+        let (early, late) = rows.split_at(split.index(rows.len() + 1));
+        let mut inputs = Vec::new();
+        for (rows, options) in [(early, &BuildOptions::default()), (late, &outer)] {
+            let batch = model::batch(rows);
+            let all: Vec<u32> = (0..rows.len() as u32).collect();
+            let images = build(Partition::Traits, (0, 1), &[(&batch, &all)], options);
+            inputs.extend(images.into_iter().map(model::open));
+        }
+        model::check(&merge_all(&inputs, &outer), &rows, 10_000);
+    }
+
+    /// Only the chosen rows of a batch go into a segment.
+    #[test]
+    fn rows_of_other_partitions_are_left_out(
+        rows in model::rows(500), chosen: u64, options in options(),
+    ) {
+        let is_chosen = |row: usize| chosen >> (row % 64) & 1 != 0;
+        let batch = model::batch(&rows);
+        let numbers: Vec<u32> =
+            (0..rows.len()).filter(|&row| is_chosen(row)).map(|row| row as u32).collect();
+        let images = build(Partition::Events(7), (0, 0), &[(&batch, &numbers)], &options);
+        let segments: Vec<_> = images.into_iter().map(model::open).collect();
+        let chosen: Vec<Row> = numbers.iter().map(|&row| rows[row as usize].clone()).collect();
+        model::check(&segments, &chosen, options.max_name_runs);
     }
 }

@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use super::area::Area;
 use super::counts;
 use super::days::DayBuilder;
-use super::layout::{self, ContainerStart, Footer, RunEntry, RunIndex};
+use super::layout::{self, ContainerStart, DayEntry, Footer, NAMES_PROPERTY, RunEntry, RunIndex};
 use super::times::TimeForm;
+use super::values::{self, UserRuns};
 use super::{Partition, SegmentImage, SegmentMeta};
+use crate::batch::{Column, Part, Presence, Property, TextColumn, Values};
 use crate::bitmap::{BitmapBuilder, BitmapView, Words, split};
+use crate::codec::encode_properties;
 use crate::format::{BlockRef, ImageWriter};
 
 /// The rows of one run, sorted by (ordinal, time, arrival).
@@ -40,10 +43,6 @@ impl RunRows {
         }
         self.times.push(time);
     }
-
-    pub(super) fn len(&self) -> u32 {
-        self.times.len() as u32
-    }
 }
 
 /// Builds the image of one segment. Runs come in the order of their names, overflow last.
@@ -58,13 +57,20 @@ pub(super) struct SegmentWriter {
     users: BTreeMap<u16, Words>,
 }
 
-/// What a run has besides its rows.
-#[derive(Debug, Default)]
-pub(super) struct RunExtras {
-    pub(super) values: Option<BlockRef>,
-    pub(super) value_bitmaps: Area,
-    pub(super) properties: Option<BlockRef>,
-    pub(super) names: Option<BlockRef>,
+/// A run whose rows are written and whose properties are not yet.
+#[derive(Debug)]
+pub(super) struct OpenRun {
+    rows: u32,
+    form: TimeForm,
+    users: Vec<u32>,
+    counts: Vec<u32>,
+    users_block: BlockRef,
+    containers: Vec<ContainerStart>,
+    counts_area: Area,
+    times: Area,
+    ties: Area,
+    days: Vec<DayEntry>,
+    day_bitmaps: Area,
 }
 
 impl SegmentWriter {
@@ -79,14 +85,9 @@ impl SegmentWriter {
         }
     }
 
-    /// Appends the run `name`, `None` for the overflow run, which must have rows. `extras`
-    /// writes what belongs to the properties, and is called once.
-    pub(super) fn run(
-        &mut self,
-        name: Option<&str>,
-        rows: RunRows,
-        extras: impl FnOnce(&mut ImageWriter, &RunUsers<'_>) -> RunExtras,
-    ) {
+    /// Appends the rows of a run, of which there must be some. Its properties follow with
+    /// [`SegmentWriter::end_run`], so that the rows need no memory any more when they are made.
+    pub(super) fn begin_run(&mut self, rows: RunRows) -> OpenRun {
         let RunRows {
             users,
             counts,
@@ -98,45 +99,79 @@ impl SegmentWriter {
         let counts_area = counts::write(&mut self.image, &counts);
         let form = TimeForm::of(&times);
         let times_area = form.write(&mut self.image, &times);
-        let ties_area = Area::write(&mut self.image, bytemuck::cast_slice(&ties));
+        let ties = Area::write(&mut self.image, bytemuck::cast_slice(&ties));
         let (days, day_bitmaps) = match self.partition {
             Partition::Traits => Default::default(),
             Partition::Events(_) => {
-                days_of(&users, &counts, &times).write(&mut self.image, users.len() as u32)
+                DayBuilder::of(&users, &counts, &times).write(&mut self.image, users.len() as u32)
             }
         };
-        let row_count = times.len() as u32;
-        drop(times);
-        let run_users = RunUsers {
-            users: &users,
-            counts: &counts,
-        };
-        let extras = extras(&mut self.image, &run_users);
-        let index = RunIndex {
-            rows: row_count,
-            users: users.len() as u32,
-            times_form: form,
+        OpenRun {
+            rows: times.len() as u32,
+            form,
+            users,
+            counts,
             users_block,
-            users_shape: BitmapView::EMPTY.shape(),
             containers,
-            counts: counts_area,
+            counts_area,
             times: times_area,
-            ties: ties_area,
+            ties,
             days,
             day_bitmaps,
-            values: extras.values,
-            value_bitmaps: extras.value_bitmaps,
-            properties: extras.properties,
-            names: extras.names,
+        }
+    }
+
+    /// Appends the properties of a run and ends it. `name` is `None` for the overflow run, whose
+    /// rows have the event names `names`.
+    pub(super) fn end_run(
+        &mut self,
+        run: OpenRun,
+        name: Option<&str>,
+        properties: &[Property],
+        names: Option<TextColumn>,
+    ) {
+        let users = UserRuns {
+            users: &run.users,
+            counts: &run.counts,
+        };
+        let (values, value_bitmaps) = values::write(&mut self.image, properties, users);
+        let properties = encode_properties(properties, run.rows, &mut self.image);
+        let names = names.map(|names| {
+            let column = Column {
+                rows: run.rows,
+                parts: vec![Part {
+                    presence: Presence::All,
+                    values: Values::Text(names),
+                }],
+            };
+            let name = NAMES_PROPERTY.to_owned();
+            encode_properties(&[Property { name, column }], run.rows, &mut self.image)
+        });
+        let index = RunIndex {
+            rows: run.rows,
+            users: run.users.len() as u32,
+            times_form: run.form,
+            users_block: run.users_block,
+            users_shape: BitmapView::EMPTY.shape(),
+            containers: run.containers,
+            counts: run.counts_area,
+            times: run.times,
+            ties: run.ties,
+            days: run.days,
+            day_bitmaps: run.day_bitmaps,
+            value_bitmaps,
+            properties,
+            values,
+            names,
         };
         let index = self.image.block(&index.encode());
         self.has_overflow = name.is_none();
         self.runs.push(RunEntry {
             name: name.unwrap_or_default().into(),
-            rows: row_count,
-            users: users.len() as u32,
-            min_time: form.min,
-            max_time: form.max,
+            rows: run.rows,
+            users: run.users.len() as u32,
+            min_time: run.form.min,
+            max_time: run.form.max,
             index,
         });
     }
@@ -186,17 +221,11 @@ impl SegmentWriter {
             users,
             has_overflow: self.has_overflow,
             runs: self.runs,
+            body: 0,
         };
         let bytes = footer.seal(self.image);
         Some(SegmentImage { meta, bytes })
     }
-}
-
-/// The users of a run with their numbers of rows, for whoever walks its rows.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct RunUsers<'a> {
-    pub(super) users: &'a [u32],
-    pub(super) counts: &'a [u32],
 }
 
 /// The containers of ascending ordinals, each with the range of its users.
@@ -209,18 +238,4 @@ pub(super) fn containers_of(users: &[u32]) -> impl Iterator<Item = (u16, std::op
             start = range.end;
             (split(chunk[0]).0, range)
         })
-}
-
-fn days_of(users: &[u32], counts: &[u32], times: &[i64]) -> DayBuilder {
-    let mut days = DayBuilder::new();
-    let mut row = 0;
-    for (key, range) in containers_of(users) {
-        for index in range {
-            let end = row + counts[index] as usize;
-            days.user(users[index] as u16, &times[row..end]);
-            row = end;
-        }
-        days.end_container(key);
-    }
-    days
 }

@@ -8,16 +8,21 @@
 mod streams;
 mod ties;
 
-use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use self::streams::{ContainerRows, Streams};
 use self::ties::{TieCursor, rank_ties};
 use super::names::NameRuns;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Segment, SegmentImage};
+use crate::batch::shape::Picks;
+use crate::batch::{Column, Property, StringTable, TextColumn};
 use crate::bitmap::join;
+use crate::codec::PropertiesView;
 use crate::error::Corruption;
 
 /// Decides by ordinal which users' rows go on to the output.
@@ -76,10 +81,14 @@ pub fn merge_each<E: From<Corruption>>(
         (all.0.min(one.0), all.1.max(one.1))
     });
     let streams = Streams::open(inputs)?;
-    for containers in pieces(inputs, &streams, options)? {
+    for keys in pieces(inputs, &streams, options)? {
+        let (Some(&first), Some(&last)) = (keys.first(), keys.last()) else {
+            continue;
+        };
         let piece = Piece {
             streams: &streams,
-            containers,
+            containers: first..=last,
+            keys,
             keep,
         };
         let mut writer = SegmentWriter::new(partition, arrival);
@@ -95,7 +104,7 @@ fn pieces(
     inputs: &[Arc<Segment>],
     streams: &Streams<'_>,
     options: &BuildOptions,
-) -> Result<Vec<RangeInclusive<u16>>, Corruption> {
+) -> Result<Vec<Vec<u16>>, Corruption> {
     let bytes: u64 = inputs.iter().map(|input| input.byte_len() as u64).sum();
     let rows: u64 = inputs
         .iter()
@@ -110,14 +119,14 @@ fn pieces(
             *of_container.entry(key).or_default() += u64::from(pair[1].row - pair[0].row);
         }
     }
-    let mut pieces: Vec<(RangeInclusive<u16>, u64)> = Vec::new();
+    let mut pieces: Vec<(Vec<u16>, u64)> = Vec::new();
     for (key, rows) in of_container {
         match pieces.last_mut() {
             Some((keys, total)) if *total + rows <= most => {
-                *keys = *keys.start()..=key;
+                keys.push(key);
                 *total += rows;
             }
-            _ => pieces.push((key..=key, rows)),
+            _ => pieces.push((vec![key], rows)),
         }
     }
     Ok(pieces.into_iter().map(|(keys, _)| keys).collect())
@@ -126,16 +135,42 @@ fn pieces(
 /// One output segment under construction.
 struct Piece<'a> {
     streams: &'a Streams<'a>,
+    /// Its containers that have rows, and the span of them.
+    keys: Vec<u16>,
     containers: RangeInclusive<u16>,
     keep: Option<Keep<'a>>,
+}
+
+/// The inputs of an output run: the streams of its name, or of all names that share it.
+struct Plan {
+    streams: Vec<Planned>,
+    origins: Vec<Origin>,
+    /// True for the overflow run.
+    several_names: bool,
+}
+
+/// A stream that goes into a run.
+struct Planned {
+    stream: u32,
+    name: u32,
+    /// Its place among the origins.
+    origin: u32,
+}
+
+/// A run of an input, and those of its rows that lie in the piece.
+struct Origin {
+    source: u32,
+    rows: Range<u32>,
 }
 
 /// The rows of an output run, and where each comes from.
 #[derive(Default)]
 struct Merged {
     rows: RunRows,
-    /// Source and row of each row.
+    /// Origin of each row, and its place among the origin's rows.
     picks: Vec<(u32, u32)>,
+    /// The number of each row's name, in the overflow run only.
+    names: Vec<u32>,
 }
 
 impl Piece<'_> {
@@ -143,32 +178,97 @@ impl Piece<'_> {
         let names: Vec<&str> = self.streams.names.iter().map(|name| &*name.text).collect();
         let runs = NameRuns::choose(&names, &self.name_rows()?, most_runs);
         let mut ties = rank_ties(self, &runs)?;
+        let mut columns = SharedColumns::default();
         for &name in &runs.own {
-            let streams = self.streams.of_name(name);
-            let merged = self.merge_run(streams, false, &mut ties)?;
-            self.write_run(Some(names[name as usize]), merged, writer)?;
+            let plan = self.plan(std::iter::once(name), false)?;
+            let merged = self.merge_run(&plan, &mut ties)?;
+            let open = writer.begin_run(merged.rows);
+            let properties = self.properties(&plan, &merged.picks, &mut columns)?;
+            writer.end_run(open, Some(names[name as usize]), &properties, None);
         }
         if runs.has_overflow {
-            let rare = |name: &u32| runs.run_of[*name as usize] as usize == runs.own.len();
-            let names: Vec<u32> = (0..names.len() as u32).filter(rare).collect();
-            let streams = names.iter().flat_map(|&name| self.streams.of_name(name));
-            let merged = self.merge_run(streams, true, &mut ties)?;
-            self.write_run(None, merged, writer)?;
+            let shares = |&name: &u32| runs.is_overflow(runs.run_of[name as usize]);
+            let plan = self.plan((0..names.len() as u32).filter(shares), true)?;
+            let merged = self.merge_run(&plan, &mut ties)?;
+            let open = writer.begin_run(merged.rows);
+            let properties = self.properties(&plan, &merged.picks, &mut columns)?;
+            let mut values = StringTable::default();
+            for name in names {
+                values.push(name);
+            }
+            let codes = merged.names;
+            writer.end_run(open, None, &properties, Some(TextColumn { codes, values }));
         }
         Ok(())
     }
 
-    fn write_run(
+    fn plan(
         &self,
-        name: Option<&str>,
-        merged: Merged,
-        writer: &mut SegmentWriter,
-    ) -> Result<(), Corruption> {
-        if merged.picks.is_empty() {
-            return Ok(());
+        names: impl Iterator<Item = u32>,
+        several_names: bool,
+    ) -> Result<Plan, Corruption> {
+        let mut plan = Plan {
+            streams: Vec::new(),
+            origins: Vec::new(),
+            several_names,
+        };
+        let mut of_source = HashMap::new();
+        for name in names {
+            for stream in self.streams.of_name(name) {
+                let source = self.streams.source_number(stream);
+                let next = plan.origins.len() as u32;
+                let origin = *of_source.entry(source).or_insert(next);
+                if origin == next {
+                    let rows = self.streams.rows_within(source, &self.containers)?;
+                    plan.origins.push(Origin { source, rows });
+                }
+                plan.streams.push(Planned {
+                    stream,
+                    name,
+                    origin,
+                });
+            }
         }
-        writer.run(name, merged.rows, |_, _| Default::default());
-        Ok(())
+        Ok(plan)
+    }
+
+    /// Gathers the properties of a run's rows from its origins.
+    fn properties(
+        &self,
+        plan: &Plan,
+        picks: &[(u32, u32)],
+        shared: &mut SharedColumns,
+    ) -> Result<Vec<Property>, Corruption> {
+        let mut views = Vec::with_capacity(plan.origins.len());
+        let mut names = BTreeSet::new();
+        for origin in &plan.origins {
+            let view = self.streams.sources[origin.source as usize]
+                .run
+                .properties()?;
+            names.extend(view.names());
+            views.push(view);
+        }
+        let picks = Picks::new(picks);
+        let mut properties = Vec::with_capacity(names.len());
+        for name in names {
+            let mut columns = Vec::with_capacity(views.len());
+            for (origin, view) in plan.origins.iter().zip(&views) {
+                let is_shared = self.streams.sources[origin.source as usize]
+                    .run
+                    .is_overflow();
+                columns.push(match is_shared {
+                    true => shared.column(origin, name, view)?,
+                    false => decode(view, name, &origin.rows)?,
+                });
+            }
+            let columns: Vec<Option<&Column>> = columns.iter().map(Option::as_deref).collect();
+            let column = picks.column(&columns);
+            if !column.parts.is_empty() {
+                let name = name.to_owned();
+                properties.push(Property { name, column });
+            }
+        }
+        Ok(properties)
     }
 
     fn keeps(&self, ordinal: u32) -> bool {
@@ -199,34 +299,29 @@ impl Piece<'_> {
     }
 
     /// Brings the rows of some streams together, sorted by (ordinal, time, arrival).
-    fn merge_run(
-        &self,
-        streams: impl Iterator<Item = u32> + Clone,
-        several_names: bool,
-        ties: &mut [TieCursor],
-    ) -> Result<Merged, Corruption> {
+    fn merge_run(&self, plan: &Plan, ties: &mut [TieCursor]) -> Result<Merged, Corruption> {
         let mut keys = Vec::new();
-        for stream in streams.clone() {
-            keys.extend(self.streams.keys(stream, &self.containers)?);
+        for planned in &plan.streams {
+            keys.extend(self.streams.keys(planned.stream, &self.containers)?);
         }
         keys.sort_unstable();
         keys.dedup();
         let mut merged = Merged::default();
-        let mut loaded: Vec<(u32, ContainerRows)> = Vec::new();
+        let mut loaded: Vec<(&Planned, ContainerRows<'_>)> = Vec::new();
         for key in keys {
             loaded.clear();
-            for stream in streams.clone() {
+            for planned in &plan.streams {
                 let mut rows = ContainerRows::default();
-                self.streams.load(stream, key, &mut rows)?;
+                self.streams.load(planned.stream, key, &mut rows)?;
                 if !rows.lows.is_empty() {
-                    loaded.push((stream, rows));
+                    loaded.push((planned, rows));
                 }
             }
             let container = Container {
                 piece: self,
+                plan,
                 key,
                 loaded: &loaded,
-                several_names,
             };
             container.merge(ties, &mut merged);
         }
@@ -234,12 +329,48 @@ impl Piece<'_> {
     }
 }
 
+/// Columns of the inputs' overflow runs, which several output runs pick from. Kept, because
+/// decoding a shared run again for each of thousands of names would take for ever; small, because
+/// they are the rarest names.
+#[derive(Default)]
+struct SharedColumns {
+    columns: HashMap<(u32, String), Option<Arc<Column>>>,
+}
+
+impl SharedColumns {
+    fn column(
+        &mut self,
+        origin: &Origin,
+        name: &str,
+        view: &PropertiesView<'_>,
+    ) -> Result<Option<Arc<Column>>, Corruption> {
+        let key = (origin.source, name.to_owned());
+        if let Some(column) = self.columns.get(&key) {
+            return Ok(column.clone());
+        }
+        let column = decode(view, name, &origin.rows)?;
+        self.columns.insert(key, column.clone());
+        Ok(column)
+    }
+}
+
+fn decode(
+    view: &PropertiesView<'_>,
+    name: &str,
+    rows: &Range<u32>,
+) -> Result<Option<Arc<Column>>, Corruption> {
+    match view.get(name)? {
+        Some(column) => Ok(Some(Arc::new(column.decode(rows.clone())?))),
+        None => Ok(None),
+    }
+}
+
 /// The rows of one run in one container, by stream, in the order of the inputs.
 struct Container<'a> {
     piece: &'a Piece<'a>,
+    plan: &'a Plan,
     key: u16,
-    loaded: &'a [(u32, ContainerRows)],
-    several_names: bool,
+    loaded: &'a [(&'a Planned, ContainerRows<'a>)],
 }
 
 /// A row that must be put in order: time, input, rank in the input, row of the source.
@@ -258,7 +389,7 @@ impl Container<'_> {
         if self.loaded.len() > 1 {
             entries.sort();
         }
-        let mut order: Vec<(Order, u32, u32)> = Vec::new();
+        let mut order: Vec<(Order, u32)> = Vec::new();
         for user in entries.chunk_by(|left, right| left >> 48 == right >> 48) {
             let ordinal = join(self.key, (user[0] >> 48) as u16);
             if !self.piece.keeps(ordinal) {
@@ -275,9 +406,9 @@ impl Container<'_> {
                     self.append_order(entry, &mut order);
                 }
                 order.sort_unstable();
-                for &(key, stream, row) in &order {
-                    merged.rows.times.push(key.0);
-                    self.pick(stream, row, ties, merged);
+                for &((time, _, _, row), number) in &order {
+                    merged.rows.times.push(time);
+                    self.pick(self.loaded[number as usize].0, row, ties, merged);
                 }
             }
             merged.rows.users.push(ordinal);
@@ -288,9 +419,9 @@ impl Container<'_> {
         }
     }
 
-    fn rows_of(&self, entry: u64) -> (u32, &ContainerRows, usize) {
-        let (stream, rows) = &self.loaded[(entry >> 16) as u32 as usize];
-        (*stream, rows, entry as u16 as usize)
+    fn rows_of(&self, entry: u64) -> (&Planned, &ContainerRows<'_>, usize) {
+        let (planned, rows) = &self.loaded[(entry >> 16) as u32 as usize];
+        (planned, rows, entry as u16 as usize)
     }
 
     /// True where a user's rows are in order as they stand: each stream's last time is not after
@@ -300,7 +431,7 @@ impl Container<'_> {
         if user.len() == 1 {
             return true;
         }
-        !self.several_names
+        !self.plan.several_names
             && user.windows(2).all(|pair| {
                 let (_, left, left_place) = self.rows_of(pair[0]);
                 let (_, right, right_place) = self.rows_of(pair[1]);
@@ -311,44 +442,45 @@ impl Container<'_> {
 
     /// Appends the rows of one stream's user as they are.
     fn copy(&self, entry: u64, ties: &mut [TieCursor], merged: &mut Merged) {
-        let (stream, rows, place) = self.rows_of(entry);
+        let (planned, rows, place) = self.rows_of(entry);
         merged.rows.times.extend_from_slice(rows.times_of(place));
-        let source = self.piece.streams.source_number(stream);
-        let first = merged.picks.len() as u32;
-        let picks = rows.rows_of(place).map(|row| (source, row));
+        if !ties[planned.stream as usize].is_done() || self.plan.several_names {
+            rows.rows_of(place)
+                .for_each(|row| self.pick(planned, row, ties, merged));
+            return;
+        }
+        let first = self.plan.origins[planned.origin as usize].rows.start;
+        let picks = rows.rows_of(place).map(|row| (planned.origin, row - first));
         merged.picks.extend(picks);
-        let cursor = &mut ties[stream as usize];
-        if !cursor.is_done() {
-            for (at, row) in (first..).zip(rows.rows_of(place)) {
-                let rank = cursor.rank(row);
-                if rank > 0 {
-                    merged.rows.ties.push([at, rank]);
-                }
-            }
-        }
     }
 
-    fn append_order(&self, entry: u64, order: &mut Vec<(Order, u32, u32)>) {
-        let (stream, rows, place) = self.rows_of(entry);
-        let input = self.piece.streams.source(stream).input;
-        let times = rows.times_of(place).iter();
-        for (&time, row) in times.zip(rows.rows_of(place)) {
-            let rank = if self.several_names {
-                rows.rank(row)
-            } else {
-                0
-            };
-            order.push(((time, input, rank, row), stream, row));
-        }
-    }
-
-    fn pick(&self, stream: u32, row: u32, ties: &mut [TieCursor], merged: &mut Merged) {
-        let rank = ties[stream as usize].rank(row);
+    /// Appends one row, whose time is there already.
+    fn pick(&self, planned: &Planned, row: u32, ties: &mut [TieCursor], merged: &mut Merged) {
+        let rank = ties[planned.stream as usize].rank(row);
         if rank > 0 {
             let at = merged.picks.len() as u32;
             merged.rows.ties.push([at, rank]);
         }
-        let source = self.piece.streams.source_number(stream);
-        merged.picks.push((source, row));
+        let first = self.plan.origins[planned.origin as usize].rows.start;
+        merged.picks.push((planned.origin, row - first));
+        if self.plan.several_names {
+            merged.names.push(planned.name);
+        }
+    }
+
+    /// Collects the rows of one stream's user, to be put in order with others.
+    fn append_order(&self, entry: u64, order: &mut Vec<(Order, u32)>) {
+        let (planned, rows, place) = self.rows_of(entry);
+        let input = self.piece.streams.source(planned.stream).input;
+        let number = (entry >> 16) as u32;
+        let times = rows.times_of(place).iter();
+        for (&time, row) in times.zip(rows.rows_of(place)) {
+            // Within one run rows are in arrival order already.
+            let rank = match self.plan.several_names {
+                true => rows.rank(row),
+                false => 0,
+            };
+            order.push(((time, input, rank, row), number));
+        }
     }
 }

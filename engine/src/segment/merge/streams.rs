@@ -4,8 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::{Range, RangeInclusive};
 use std::sync::Arc;
 
+use hashbrown::HashMap;
+
 use super::super::run::{NameRun, UserStarts};
 use super::super::segment::Segment;
+use super::super::ties::TieRanks;
+use crate::bitmap::{join, split};
 use crate::error::Corruption;
 
 /// The runs of all inputs, and the rows of every name in them.
@@ -14,6 +18,9 @@ pub(super) struct Streams<'a> {
     /// The names of all inputs, sorted.
     pub(super) names: Vec<Name>,
     streams: Vec<Stream>,
+    /// The user of each row of the overflow runs, by source. Thousands of names ask for a few
+    /// rows each, so the run's users are unfolded once.
+    row_users: HashMap<u32, Vec<u32>>,
 }
 
 /// A run of an input.
@@ -39,7 +46,7 @@ struct Stream {
 
 /// A stream's users in one container, with their rows and times.
 #[derive(Default)]
-pub(super) struct ContainerRows {
+pub(super) struct ContainerRows<'a> {
     pub(super) lows: Vec<u16>,
     /// First row of each user and the end of the last one's, counted from the first row here.
     starts: Vec<u32>,
@@ -47,11 +54,11 @@ pub(super) struct ContainerRows {
     first: u32,
     list: Option<Vec<u32>>,
     times: Vec<i64>,
-    /// The ranks that the input gave, `[row, rank]` by row of the source.
-    ties: Vec<[u32; 2]>,
+    /// The ranks that the input gave, by row of the source.
+    ties: TieRanks<'a>,
 }
 
-impl ContainerRows {
+impl ContainerRows<'_> {
     /// Places of the rows of the user at `place`.
     pub(super) fn range(&self, place: usize) -> Range<usize> {
         self.starts[place] as usize..self.starts[place + 1] as usize
@@ -68,6 +75,26 @@ impl ContainerRows {
         range.map(move |at| list.map_or(first + at as u32, |list| list[at]))
     }
 
+    /// Takes those of the rows `list` that lie in container `key`.
+    fn load_listed(&mut self, key: u16, list: &[u32], users: &[u32]) {
+        let key_of = |row: &u32| split(users[*row as usize]).0;
+        let from = list.partition_point(|row| key_of(row) < key);
+        let rest = &list[from..];
+        let rows = &rest[..rest.partition_point(|row| key_of(row) == key)];
+        self.first = 0;
+        self.lows.clear();
+        self.starts.clear();
+        for (at, &row) in (0..).zip(rows) {
+            let low = split(users[row as usize]).1;
+            if self.lows.last() != Some(&low) {
+                self.lows.push(low);
+                self.starts.push(at);
+            }
+        }
+        self.starts.push(rows.len() as u32);
+        self.list = Some(rows.to_vec());
+    }
+
     /// Number of rows.
     pub(super) fn rows_len(&self) -> usize {
         self.starts.last().map_or(0, |&end| end as usize)
@@ -82,16 +109,13 @@ impl ContainerRows {
 
     /// The rank that the input gave a row of the source; 0 for none.
     pub(super) fn rank(&self, row: u32) -> u32 {
-        if self.ties.is_empty() {
-            return 0;
-        }
-        let found = self.ties.binary_search_by_key(&row, |pair| pair[0]);
-        found.map_or(0, |at| self.ties[at][1])
+        self.ties.rank(row)
     }
 }
 
 impl<'a> Streams<'a> {
     pub(super) fn open(inputs: &'a [Arc<Segment>]) -> Result<Self, Corruption> {
+        let mut row_users = HashMap::new();
         let mut sources = Vec::new();
         let mut streams = Vec::new();
         let mut names: BTreeMap<Box<str>, Vec<u32>> = BTreeMap::new();
@@ -101,6 +125,7 @@ impl<'a> Streams<'a> {
                 let input = input as u32;
                 sources.push(Source { input, run });
                 let lists = if run.is_overflow() {
+                    row_users.insert(source, users_of_rows(run)?);
                     let lists = overflow_lists(run)?.into_iter();
                     lists.map(|(name, rows)| (name, Some(rows))).collect()
                 } else {
@@ -120,6 +145,7 @@ impl<'a> Streams<'a> {
             sources,
             names,
             streams,
+            row_users,
         })
     }
 
@@ -146,15 +172,53 @@ impl<'a> Streams<'a> {
         self.streams[stream as usize].list.is_some()
     }
 
-    /// The containers within `keys` where the stream's run has rows.
+    /// The containers within `keys` where the stream has rows.
     pub(super) fn keys(
         &self,
         stream: u32,
         keys: &RangeInclusive<u16>,
     ) -> Result<Vec<u16>, Corruption> {
-        let users = self.source(stream).run.users()?;
-        let all = users.keys().map(|(key, _)| key);
-        Ok(all.filter(|key| keys.contains(key)).collect())
+        let mut found: Vec<u16> = match self.listed(stream) {
+            Some((list, users)) => {
+                let users = list.iter().map(|&row| users[row as usize]);
+                users.map(|user| split(user).0).collect()
+            }
+            None => {
+                let users = self.source(stream).run.users()?;
+                users.keys().map(|(key, _)| key).collect()
+            }
+        };
+        found.dedup();
+        found.retain(|key| keys.contains(key));
+        Ok(found)
+    }
+
+    /// The rows of a stream of an overflow run, and the user of each row of the run.
+    fn listed(&self, stream: u32) -> Option<(&[u32], &[u32])> {
+        let list = self.streams[stream as usize].list.as_deref()?;
+        let users = self.row_users.get(&self.source_number(stream))?;
+        Some((list, users))
+    }
+
+    /// The rows of a source that lie in the containers `keys`.
+    pub(super) fn rows_within(
+        &self,
+        source: u32,
+        keys: &RangeInclusive<u16>,
+    ) -> Result<Range<u32>, Corruption> {
+        let run = self.sources[source as usize].run;
+        let starts = &run.index()?.containers;
+        let users = run.users()?;
+        let first = users
+            .keys()
+            .take_while(|(key, _)| key < keys.start())
+            .count();
+        let end = users
+            .keys()
+            .take_while(|(key, _)| key <= keys.end())
+            .count();
+        let row = |at: usize| starts.get(at).map_or(0, |start| start.row);
+        Ok(row(first)..row(end))
     }
 
     /// The stream's users in a container, without times and ranks.
@@ -162,23 +226,23 @@ impl<'a> Streams<'a> {
         &self,
         stream: u32,
         key: u16,
-        rows: &mut ContainerRows,
+        rows: &mut ContainerRows<'a>,
     ) -> Result<(), Corruption> {
-        let run = self.source(stream).run;
+        rows.times.clear();
+        rows.ties = TieRanks::default();
+        if let Some((list, users)) = self.listed(stream) {
+            rows.load_listed(key, list, users);
+            return Ok(());
+        }
         let mut found = UserStarts {
             lows: std::mem::take(&mut rows.lows),
             starts: std::mem::take(&mut rows.starts),
         };
-        run.user_starts(key, &mut found)?;
-        let first = found.starts.first().copied().unwrap_or_default();
-        rows.times.clear();
-        rows.ties.clear();
-        rows.first = first;
+        self.source(stream).run.user_starts(key, &mut found)?;
+        rows.first = found.starts.first().copied().unwrap_or_default();
         rows.list = None;
-        if let Some(list) = &self.streams[stream as usize].list {
-            rows.list = Some(select(list, &mut found));
-        } else {
-            found.starts.iter_mut().for_each(|start| *start -= first);
+        for start in &mut found.starts {
+            *start -= rows.first;
         }
         (rows.lows, rows.starts) = (found.lows, found.starts);
         Ok(())
@@ -189,7 +253,7 @@ impl<'a> Streams<'a> {
         &self,
         stream: u32,
         key: u16,
-        rows: &mut ContainerRows,
+        rows: &mut ContainerRows<'a>,
     ) -> Result<(), Corruption> {
         self.load_users(stream, key, rows)?;
         if rows.lows.is_empty() {
@@ -205,30 +269,22 @@ impl<'a> Streams<'a> {
             }
             None => times.append_to(&mut rows.times),
         }
-        rows.ties.extend_from_slice(run.ties(range)?.pairs());
+        rows.ties = run.ties(range)?;
         Ok(())
     }
 }
 
-/// Reduces the users of a container to those with rows in `list`, with starts into the listed
-/// rows, which are returned.
-fn select(list: &[u32], found: &mut UserStarts) -> Vec<u32> {
-    let mut lows = Vec::new();
-    let mut starts = vec![0];
-    let mut selected = Vec::new();
-    let first = found.starts.first().copied().unwrap_or_default();
-    let mut rest = &list[list.partition_point(|&row| row < first)..];
-    for (&low, &end) in found.lows.iter().zip(found.starts.iter().skip(1)) {
-        let (inside, later) = rest.split_at(rest.partition_point(|&row| row < end));
-        rest = later;
-        if !inside.is_empty() {
-            selected.extend_from_slice(inside);
-            lows.push(low);
-            starts.push(selected.len() as u32);
+/// The user of each row of a run.
+fn users_of_rows(run: NameRun<'_>) -> Result<Vec<u32>, Corruption> {
+    let mut users = Vec::with_capacity(run.rows() as usize);
+    let mut found = UserStarts::default();
+    for (key, _) in run.users()?.keys() {
+        run.user_starts(key, &mut found)?;
+        for (&low, pair) in found.lows.iter().zip(found.starts.windows(2)) {
+            users.resize(pair[1] as usize, join(key, low));
         }
     }
-    *found = UserStarts { lows, starts };
-    selected
+    Ok(users)
 }
 
 /// The rows of each name in an overflow run.

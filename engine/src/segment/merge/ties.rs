@@ -42,7 +42,10 @@ impl TieCursor {
 }
 
 /// The ranks of all streams' rows in a piece.
-pub(super) fn rank_ties(piece: &Piece<'_>, runs: &NameRuns) -> Result<Vec<TieCursor>, Corruption> {
+pub(super) fn rank_ties<'a>(
+    piece: &'a Piece<'a>,
+    runs: &NameRuns,
+) -> Result<Vec<TieCursor>, Corruption> {
     let mut cursors = Vec::new();
     cursors.resize_with(piece.streams.len(), TieCursor::default);
     if piece.streams.names.len() < 2 {
@@ -58,7 +61,7 @@ pub(super) fn rank_ties(piece: &Piece<'_>, runs: &NameRuns) -> Result<Vec<TieCur
         cursors,
     };
     let mut meeting = Meeting::new();
-    for key in piece.containers.clone() {
+    for &key in &piece.keys {
         let rows = if regrouped {
             ranker.everyone(key, &mut meeting)?
         } else {
@@ -163,11 +166,11 @@ type Candidate = ((u16, i64, u32, u32, u32), u32, u32);
 struct Ranker<'a> {
     piece: &'a Piece<'a>,
     members: Vec<Member>,
-    loaded: ContainerRows,
+    loaded: ContainerRows<'a>,
     cursors: Vec<TieCursor>,
 }
 
-impl Ranker<'_> {
+impl<'a> Ranker<'a> {
     /// Finds the users whose inputs meet in time; returns the most rows that they may have.
     fn find_meeting(&mut self, key: u16, meeting: &mut Meeting) -> Result<usize, Corruption> {
         let mut rows = 0;
