@@ -7,6 +7,8 @@
 //!    |
 //! kernel      one user's ordered events -> (level, chain), did or did not
 //!    |                                          pure functions over slices
+//! tally       levels and chains of many users -> rows; partial sums that merge
+//!    |
 //! model       the judge: the same meaning by plain loops, slow and obviously right
 //! ```
 //!
@@ -20,6 +22,7 @@ mod error;
 pub mod kernel;
 pub mod model;
 pub mod population;
+pub mod tally;
 #[cfg(test)]
 mod testing;
 mod zone;

@@ -367,7 +367,6 @@ pub(crate) fn a_did() -> impl Strategy<Value = Did> {
 }
 
 /// Any segment over users 0 to 3.
-#[expect(dead_code, reason = "the executor's tests ask for whole segments")]
 pub(crate) fn segment() -> impl Strategy<Value = Segment> {
     let traits = (select(vec!["t", "u"]), comparison(), literal()).prop_map(
         |(name, comparison, literal)| Segment::Trait(user_trait(name).compare(comparison, literal)),

@@ -11,10 +11,11 @@ use super::{
     match_funnel,
 };
 use crate::behaviour::{
-    Aggregate, AggregateTest, Condition, Did, Entries, EventRow, Funnel, FunnelMode, Literal,
-    Skipped, compare,
+    Aggregate, AggregateTest, Attribute, ByKey, Condition, Did, Entries, EventRow, Funnel,
+    FunnelMode, Literal, Operand, Skipped, compare,
 };
 use crate::model::{JudgedChain, ModelEvent, ModelStore};
+use crate::tally::FunnelTally;
 use crate::testing::{self, UNIT, cases};
 
 /// An event with its user's traits.
@@ -403,4 +404,155 @@ fn a_large_user_is_linear_and_can_be_interrupted() {
     };
     let stopped = match_funnel(&plan, &events, &mut scratch, &stop, |_| {});
     assert_eq!(stopped, Err(Interrupted));
+}
+
+/// The breakdown of a chain, by the words of the contract.
+fn breakdown(
+    gathered: &Gathered<'_>,
+    funnel: &Funnel,
+    held: Option<u32>,
+    chain: &[usize],
+) -> Option<ByKey> {
+    let operand = funnel.by.as_ref()?;
+    if let Operand::Property(name) = operand
+        && let Some(at) = funnel.holding.iter().position(|held| held == name)
+    {
+        return Some(ByKey::Value(gathered.value(held)[at].clone()));
+    }
+    let event = match funnel.attribute.unwrap_or_default() {
+        Attribute::First => chain.first()?,
+        Attribute::Last => chain.last()?,
+    };
+    let row = Row(gathered.events[*event], &gathered.traits);
+    let texts =
+        crate::behaviour::scalars(operand, &row).map(|scalar| scalar.canonical_text().into_owned());
+    Some(texts.min().map_or(ByKey::None, ByKey::Value))
+}
+
+/// Adds one user to a tally, as an executor would.
+fn tally_user(
+    store: &ModelStore,
+    funnel: &Funnel,
+    user: u32,
+    as_of: i64,
+    tally: &mut FunnelTally,
+    scratch: &mut FunnelScratch,
+) {
+    let range = funnel.range.resolve(as_of);
+    let mut history = store.history(user, as_of);
+    history.retain(|event| range.contains(event.time));
+    let mut gathered = Gathered::new(history, store, &funnel.holding, as_of);
+    gathered.traits = store.traits(user, as_of);
+    let times: Vec<i64> = gathered.events.iter().map(|event| event.time).collect();
+    let steps: Vec<u64> = gathered
+        .events
+        .iter()
+        .map(|event| {
+            let steps = funnel.steps.iter().enumerate();
+            steps.fold(0, |bits, (index, step)| {
+                bits | u64::from(gathered.holds(&step.condition, event)) << index
+            })
+        })
+        .collect();
+    let excluded: Vec<bool> = gathered
+        .events
+        .iter()
+        .map(|event| {
+            let exclude = funnel.exclude.as_ref();
+            exclude.is_some_and(|condition| gathered.holds(condition, event))
+        })
+        .collect();
+    let events = UserEvents {
+        times: &times,
+        steps: &steps,
+        excluded: &excluded,
+        positions: &[],
+        held: gathered.held(&funnel.holding),
+    };
+    let plan = FunnelPlan::new(funnel);
+    let is_open = |start: i64| {
+        funnel
+            .within
+            .is_some_and(|within| as_of - start < within.micros)
+    };
+    let chain = |events: &mut dyn Iterator<Item = (usize, usize)>| {
+        events.map(|event| event.1).collect::<Vec<usize>>()
+    };
+    if funnel.entries == Entries::Every {
+        match_every(&plan, &events, scratch, &|| false, |counted| {
+            let chain = chain(&mut counted.events());
+            let by = breakdown(&gathered, funnel, counted.held, &chain);
+            let group = tally.group(counted.bucket, by);
+            tally.add_counted(group, &counted, &times, is_open(times[chain[0]]));
+        })
+        .unwrap();
+    } else {
+        match_funnel(&plan, &events, scratch, &|| false, |outcome| {
+            let chain = chain(&mut outcome.events());
+            let by = breakdown(&gathered, funnel, outcome.held, &chain);
+            let group = tally.group(outcome.bucket, by);
+            tally.add(group, &outcome, &times, is_open(outcome.last_start));
+        })
+        .unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(1_000))]
+
+    #[test]
+    fn tables_equal_the_judge(
+        store in testing::store(4, 16),
+        funnel in testing::funnel(),
+        as_of in testing::present(),
+    ) {
+        let mut tallies = [FunnelTally::new(&funnel), FunnelTally::new(&funnel)];
+        let mut scratch = FunnelScratch::default();
+        for user in store.known_users(as_of) {
+            let tally = &mut tallies[user as usize % 2];
+            tally_user(&store, &funnel, user, as_of, tally, &mut scratch);
+        }
+        let [mut whole, other] = tallies;
+        whole.merge(other);
+        prop_assert_eq!(store.funnel(&funnel, as_of).unwrap().rows, whole.finish(&funnel));
+    }
+
+    #[test]
+    fn users_are_those_that_the_table_counts(
+        store in testing::store(4, 16),
+        funnel in testing::funnel(),
+        segment in testing::segment(),
+        as_of in testing::present(),
+    ) {
+        let mut funnel = funnel;
+        funnel.users = Some(segment);
+        prop_assume!(funnel.entries != Entries::Every && funnel.validate().is_ok());
+        let rows = store.funnel(&funnel, as_of).unwrap().rows;
+        let users = store.funnel_users(&funnel, &[], as_of).unwrap().rows;
+        for row in rows {
+            let behind: BTreeSet<u32> = users
+                .iter()
+                .filter(|user| user.bucket == row.bucket && user.by == row.by)
+                .filter(|user| user.steps.contains(&row.step))
+                .map(|user| user.user)
+                .collect();
+            prop_assert_eq!(behind.len() as u64, row.users);
+        }
+    }
+
+    #[test]
+    fn histograms_hold_everyone(micros in prop::collection::vec(0..50_i64, 0..20), bins in 1..8_usize) {
+        let rows = crate::tally::histogram(&micros, bins);
+        prop_assert_eq!(rows.iter().map(|row| row.users).sum::<u64>(), micros.len() as u64);
+        // Edges in microseconds times bins are whole, so that every bin can be counted exactly.
+        let longest = micros.iter().copied().max().unwrap_or(0);
+        for (bin, row) in rows.iter().enumerate().filter(|_| longest > 0) {
+            let (bin, bins) = (bin as i64, bins as i64);
+            let inside = micros.iter().filter(|&&time| {
+                time * bins >= longest * bin
+                    && (time * bins < longest * (bin + 1) || bin + 1 == bins)
+            });
+            prop_assert_eq!(inside.count() as u64, row.users);
+        }
+    }
 }
