@@ -14,7 +14,7 @@ pub(crate) fn column_of(rows: &[Option<Value>]) -> Column {
             row.value("p", value);
         }
     }
-    let batch = batch.finish().expect("the values are legal");
+    let batch = batch.finish_traits().expect("the values are legal");
     match batch.properties() {
         [] => Column {
             rows: rows.len() as u32,

@@ -27,7 +27,7 @@ struct Day {
 }
 
 impl DayBuilder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             index: HashMap::new(),
             days: Vec::new(),
@@ -51,7 +51,7 @@ impl DayBuilder {
     }
 
     /// Adds the rows of one user of the current container, in order of time.
-    fn user(&mut self, low: u16, times: &[i64]) {
+    pub(super) fn user(&mut self, low: u16, times: &[i64]) {
         let mut rest = times;
         while let Some(&time) = rest.first() {
             let day = day_of(time);
@@ -81,7 +81,7 @@ impl DayBuilder {
     }
 
     /// Ends the container `key`.
-    fn end_container(&mut self, key: u16) {
+    pub(super) fn end_container(&mut self, key: u16) {
         for day in &mut self.days {
             day.users.push(key, &day.lows);
             day.lows.clear();

@@ -141,6 +141,13 @@ impl Footer {
         bytes
     }
 
+    /// Where the footer of a file that [`Footer::open`] took begins.
+    pub(super) fn offset(bytes: &[u8]) -> usize {
+        let trailer = bytes.len().checked_sub(TRAILER_BYTES);
+        let offset = trailer.and_then(|at| bytes.get(at..)?.first_chunk());
+        offset.map_or(0, |&offset| u64::from_le_bytes(offset) as usize)
+    }
+
     /// Reads header, trailer and footer of the file `bytes`; the number of its blocks comes too.
     pub(super) fn open(bytes: &[u8], file: &Path) -> Result<(Self, u32), Corruption> {
         let wrong = |offset: usize, what| Corruption::new(file, offset as u64, what);

@@ -23,6 +23,7 @@ mod segment;
 mod ties;
 mod times;
 mod values;
+mod verify;
 mod writer;
 
 pub use build::build;
@@ -31,6 +32,7 @@ pub use run::{NameRun, UserStarts, ValueUsers};
 pub use segment::Segment;
 pub use ties::TieRanks;
 pub use times::{Offsets, Times};
+pub use verify::VerifyReport;
 
 use crate::format::{Reader, WireError, Writer};
 use crate::limits;

@@ -158,6 +158,10 @@ pub(super) fn check(segments: &[Arc<Segment>], rows: &[Row], most_runs: usize) {
 fn check_segment(segment: &Segment, rows: &[&Row], most_runs: usize) {
     let meta = segment.meta();
     assert_eq!(meta.rows as usize, rows.len());
+    let report = segment.verify().unwrap();
+    assert_eq!(report.rows as usize, rows.len());
+    assert_eq!(report.bytes as usize, segment.byte_len());
+    assert_eq!(report.runs as usize, segment.all_runs().len());
     assert_eq!(
         meta.min_time,
         rows.iter().map(|row| row.time).min().unwrap()
@@ -170,6 +174,7 @@ fn check_segment(segment: &Segment, rows: &[&Row], most_runs: usize) {
     assert_eq!(meta.first_container, containers.clone().min().unwrap());
     assert_eq!(meta.last_container, containers.max().unwrap());
     let users: BTreeSet<u32> = rows.iter().map(|row| row.user).collect();
+    assert_eq!(report.users as usize, users.len());
     check_bitmap(segment.any_users().unwrap(), &users);
 
     let own = own_names(rows, most_runs);

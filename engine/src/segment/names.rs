@@ -42,6 +42,15 @@ impl NameRuns {
         }
     }
 
+    /// Each name in the run of its number.
+    pub(super) fn identity(count: u32) -> Self {
+        Self {
+            own: (0..count).collect(),
+            run_of: (0..count).collect(),
+            has_overflow: false,
+        }
+    }
+
     /// True for the overflow run.
     pub(super) fn is_overflow(&self, run: u32) -> bool {
         self.has_overflow && run as usize == self.own.len()

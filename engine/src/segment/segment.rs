@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-use super::SegmentMeta;
 use super::layout::{Footer, RunEntry, RunIndex};
 use super::run::NameRun;
+use super::{Partition, SegmentMeta};
 use crate::bitmap::BitmapView;
 use crate::error::Corruption;
 use crate::format::Sealed;
@@ -91,6 +91,11 @@ impl Segment {
     /// All bytes of the file.
     pub(crate) fn bytes(&self) -> &Bytes {
         self.sealed.bytes()
+    }
+
+    /// True where runs have bitmaps of days.
+    pub(super) fn has_days(&self) -> bool {
+        self.footer.meta.partition != Partition::Traits
     }
 
     fn own_runs(&self) -> usize {

@@ -16,6 +16,7 @@ use hashbrown::HashMap;
 
 use self::streams::{ContainerRows, Streams};
 use self::ties::{TieCursor, rank_ties};
+pub(super) use self::ties::{recount_ties, rows_are_ranked};
 use super::names::NameRuns;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Segment, SegmentImage};

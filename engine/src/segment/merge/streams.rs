@@ -149,6 +149,22 @@ impl<'a> Streams<'a> {
         })
     }
 
+    /// The runs of one segment as they are, each as if it were of one name.
+    pub(super) fn of_runs(segment: &'a Segment) -> Self {
+        let runs = segment.all_runs();
+        let number = |source| Stream { source, list: None };
+        let name = |source| Name {
+            text: "".into(),
+            streams: vec![source],
+        };
+        Self {
+            streams: (0..runs.len() as u32).map(number).collect(),
+            names: (0..runs.len() as u32).map(name).collect(),
+            sources: runs.map(|run| Source { input: 0, run }).collect(),
+            row_users: HashMap::new(),
+        }
+    }
+
     /// Number of streams.
     pub(super) fn len(&self) -> usize {
         self.streams.len()

@@ -7,8 +7,9 @@
 use std::ops::Range;
 
 use super::super::names::NameRuns;
+use super::super::segment::Segment;
 use super::Piece;
-use super::streams::ContainerRows;
+use super::streams::{ContainerRows, Streams};
 use crate::bitmap::{CONTAINER_BITS, Words};
 use crate::error::Corruption;
 
@@ -46,14 +47,43 @@ pub(super) fn rank_ties<'a>(
     piece: &'a Piece<'a>,
     runs: &NameRuns,
 ) -> Result<Vec<TieCursor>, Corruption> {
+    // Where names share a run before or after, its rows' ranks change even within one input.
+    let mut streams = 0..piece.streams.len() as u32;
+    let regrouped = runs.has_overflow || streams.any(|stream| piece.streams.is_listed(stream));
+    rank(piece, runs, regrouped)
+}
+
+/// The ranks that the rows of a segment's runs must have, by run: `[row, rank]`, ascending.
+pub(in super::super) fn recount_ties(segment: &Segment) -> Result<Vec<Vec<[u32; 2]>>, Corruption> {
+    let streams = Streams::of_runs(segment);
+    let keys: Vec<u16> = segment.any_users()?.keys().map(|(key, _)| key).collect();
+    let meta = segment.meta();
+    let piece = Piece {
+        streams: &streams,
+        containers: meta.first_container..=meta.last_container,
+        keys,
+        keep: None,
+    };
+    let cursors = rank(&piece, &NameRuns::identity(streams.len() as u32), true)?;
+    Ok(cursors.into_iter().map(|cursor| cursor.pairs).collect())
+}
+
+/// True where ranks are given to rows that exist, each once, and count from 1.
+pub(in super::super) fn rows_are_ranked(pairs: &[[u32; 2]], rows: u32) -> bool {
+    pairs.iter().all(|&[row, rank]| row < rows && rank > 0)
+        && pairs.is_sorted_by(|left, right| left[0] < right[0])
+}
+
+fn rank<'a>(
+    piece: &'a Piece<'a>,
+    runs: &NameRuns,
+    regrouped: bool,
+) -> Result<Vec<TieCursor>, Corruption> {
     let mut cursors = Vec::new();
     cursors.resize_with(piece.streams.len(), TieCursor::default);
     if piece.streams.names.len() < 2 {
         return Ok(cursors);
     }
-    // Where names share a run before or after, its rows' ranks change even within one input.
-    let regrouped =
-        runs.has_overflow || (0..cursors.len()).any(|at| piece.streams.is_listed(at as u32));
     let mut ranker = Ranker {
         piece,
         members: members(piece, runs),
