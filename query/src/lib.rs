@@ -9,6 +9,8 @@
 //!    |                                          pure functions over slices
 //! tally       levels and chains of many users -> rows; partial sums that merge
 //!    |
+//! exec        prunes, filters and gathers over morsels of users, on threads
+//!
 //! model       the judge: the same meaning by plain loops, slow and obviously right
 //! ```
 //!
@@ -19,6 +21,7 @@
 
 pub mod behaviour;
 mod error;
+mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
@@ -32,4 +35,5 @@ pub use behaviour::{
     everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
+pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};
 pub use zone::{Bucket, CalendarUnit, Zone};

@@ -42,6 +42,13 @@ impl Skipped {
         *self.counts.entry(name).or_default() += count;
     }
 
+    /// Adds what another counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (name, count) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
+        }
+    }
+
     /// The names and their counts.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u64)> {
         self.counts

@@ -120,7 +120,9 @@ pub(crate) struct Reservation<'a> {
 impl Control {
     /// Starts the clock of a query.
     pub(crate) fn start(options: &QueryOptions) -> Self {
-        let deadline = options.deadline.and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
+        let deadline = options
+            .deadline
+            .and_then(|limit| Some((Instant::now().checked_add(limit)?, limit)));
         Self {
             cancel: options.cancel.clone(),
             deadline,
@@ -151,7 +153,10 @@ impl Control {
 
     /// An empty reservation, to be grown.
     pub(crate) fn reservation(&self) -> Reservation<'_> {
-        Reservation { control: self, bytes: 0 }
+        Reservation {
+            control: self,
+            bytes: 0,
+        }
     }
 
     /// Most bytes that were held at once.
@@ -163,11 +168,18 @@ impl Control {
 impl Reservation<'_> {
     /// Reserves `bytes` more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), QueryError> {
-        let used = self.control.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        let used = self
+            .control
+            .used
+            .fetch_add(bytes, Ordering::Relaxed)
+            .saturating_add(bytes);
         self.bytes += bytes;
         self.control.peak.fetch_max(used, Ordering::Relaxed);
         if used > self.control.limit {
-            return Err(QueryError::OutOfMemory { limit: self.control.limit, wanted: bytes });
+            return Err(QueryError::OutOfMemory {
+                limit: self.control.limit,
+                wanted: bytes,
+            });
         }
         Ok(())
     }
@@ -193,12 +205,21 @@ mod tests {
 
     #[test]
     fn a_budget_is_one_for_all_parts() {
-        let options = QueryOptions { memory_bytes: 100, ..QueryOptions::default() };
+        let options = QueryOptions {
+            memory_bytes: 100,
+            ..QueryOptions::default()
+        };
         let control = Control::start(&options);
         let mut one = control.reservation();
         one.grow(60).unwrap();
         let mut other = control.reservation();
-        assert!(matches!(other.grow(60), Err(QueryError::OutOfMemory { limit: 100, wanted: 60 })));
+        assert!(matches!(
+            other.grow(60),
+            Err(QueryError::OutOfMemory {
+                limit: 100,
+                wanted: 60
+            })
+        ));
         drop(other);
         control.reservation().grow(40).unwrap();
         assert_eq!(control.peak(), 120);
@@ -206,9 +227,15 @@ mod tests {
 
     #[test]
     fn deadlines_and_cancels_are_told_apart() {
-        let options = QueryOptions { deadline: Some(Duration::ZERO), ..QueryOptions::default() };
+        let options = QueryOptions {
+            deadline: Some(Duration::ZERO),
+            ..QueryOptions::default()
+        };
         let control = Control::start(&options);
-        assert!(matches!(control.check(), Err(QueryError::DeadlineExceeded(_))));
+        assert!(matches!(
+            control.check(),
+            Err(QueryError::DeadlineExceeded(_))
+        ));
         options.cancel.cancel();
         assert!(matches!(control.check(), Err(QueryError::Cancelled)));
     }

@@ -40,9 +40,21 @@ impl Truths {
         }
         let empty = vec![0; words];
         match truth {
-            Truth::True => Self { rows, holds: filled, unknown: empty },
-            Truth::Unknown => Self { rows, holds: empty, unknown: filled },
-            Truth::False => Self { rows, holds: empty.clone(), unknown: empty },
+            Truth::True => Self {
+                rows,
+                holds: filled,
+                unknown: empty,
+            },
+            Truth::Unknown => Self {
+                rows,
+                holds: empty,
+                unknown: filled,
+            },
+            Truth::False => Self {
+                rows,
+                holds: empty.clone(),
+                unknown: empty,
+            },
         }
     }
 
@@ -70,8 +82,8 @@ impl Truths {
 
     fn and(mut self, other: &Self) -> Self {
         for word in 0..self.holds.len() {
-            let possible = (self.holds[word] | self.unknown[word])
-                & (other.holds[word] | other.unknown[word]);
+            let possible =
+                (self.holds[word] | self.unknown[word]) & (other.holds[word] | other.unknown[word]);
             self.holds[word] &= other.holds[word];
             self.unknown[word] = possible & !self.holds[word];
         }
@@ -87,7 +99,10 @@ impl Truths {
     }
 
     fn possible(&self) -> bool {
-        self.holds.iter().chain(&self.unknown).any(|&word| word != 0)
+        self.holds
+            .iter()
+            .chain(&self.unknown)
+            .any(|&word| word != 0)
     }
 }
 
@@ -131,13 +146,20 @@ pub(crate) fn evaluate(
     let count = rows.range.len();
     match condition {
         Condition::Constant(truth) => Ok(Truths::all(count, *truth)),
-        Condition::Compare { operand, comparison, literal } => {
-            leaf(operand, Leaf::Compare(*comparison, literal), rows, skipped)
-        }
+        Condition::Compare {
+            operand,
+            comparison,
+            literal,
+        } => leaf(operand, Leaf::Compare(*comparison, literal), rows, skipped),
         Condition::In { operand, literals } => {
             let mut found = Truths::all(count, Truth::False);
             for literal in literals {
-                let one = leaf(operand, Leaf::Compare(Comparison::Equal, literal), rows, skipped)?;
+                let one = leaf(
+                    operand,
+                    Leaf::Compare(Comparison::Equal, literal),
+                    rows,
+                    skipped,
+                )?;
                 found = found.or(&one);
             }
             Ok(found)
@@ -199,7 +221,6 @@ fn leaf(
                 }
             }
         }
-        _ => {}
     }
     skipped.add(operand, unusable);
     Ok(found)
@@ -207,7 +228,10 @@ fn leaf(
 
 fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mut u64) {
     for index in 0..rows.range.len() {
-        let name = rows.names.as_ref().map_or(rows.run.name(), |names| names.get(index));
+        let name = rows
+            .names
+            .as_ref()
+            .map_or(rows.run.name(), |names| names.get(index));
         match leaf.verdict(Scalar::Text(name)) {
             Some(holds) => found.set(index, holds),
             None => *unusable += 1,
@@ -253,8 +277,11 @@ fn part_leaf(
                     });
                 }
                 _ => values.for_each(|(offset, value)| {
-                    let scalar =
-                        if is_number { Scalar::I64(value) } else { Scalar::Timestamp(value) };
+                    let scalar = if is_number {
+                        Scalar::I64(value)
+                    } else {
+                        Scalar::Timestamp(value)
+                    };
                     set(offset, leaf.verdict(scalar));
                 }),
             }
@@ -306,7 +333,11 @@ fn text_leaf(
 enum CodeVerdicts {
     /// Codes are in the order of their texts, so a comparison with text is one of codes: `at` is
     /// the place of the literal, `exact` tells whether it is there itself.
-    Ordered { comparison: Comparison, at: u32, exact: bool },
+    Ordered {
+        comparison: Comparison,
+        at: u32,
+        exact: bool,
+    },
     /// Found when first asked for.
     Memo(Vec<Option<Option<bool>>>),
 }
@@ -317,7 +348,11 @@ impl CodeVerdicts {
             Leaf::Compare(comparison, Literal::Text(literal)) => {
                 let at = text.lower_bound(literal)?;
                 let exact = at < text.len() && text.value(at)? == literal.as_str();
-                Ok(Self::Ordered { comparison, at, exact })
+                Ok(Self::Ordered {
+                    comparison,
+                    at,
+                    exact,
+                })
             }
             _ => Ok(Self::Memo(vec![None; text.len() as usize])),
         }
@@ -330,7 +365,11 @@ impl CodeVerdicts {
         code: u32,
     ) -> Result<Option<bool>, Corruption> {
         match self {
-            Self::Ordered { comparison, at, exact } => {
+            Self::Ordered {
+                comparison,
+                at,
+                exact,
+            } => {
                 let ordering = match code.cmp(at) {
                     Ordering::Equal if !*exact => Ordering::Greater,
                     ordering => ordering,
@@ -356,7 +395,9 @@ fn list_leaf(
     indices: Range<u32>,
     set: &mut impl FnMut(usize, Option<bool>),
 ) -> Result<(), Corruption> {
-    let Some(list) = part.list() else { return Ok(()) };
+    let Some(list) = part.list() else {
+        return Ok(());
+    };
     let first = list.bounds(indices.start)?.start;
     let last = list.bounds(indices.end - 1)?.end;
     let mut elements = Truths::all((last - first) as usize, Truth::Unknown);
@@ -385,7 +426,9 @@ fn is_null(operand: &Operand, rows: &Rows<'_>) -> Result<Truths, Corruption> {
     let mut found = Truths::all(rows.range.len(), Truth::True);
     let mut present = |index: usize| found.holds[index / 64] &= !(1 << (index % 64));
     match operand {
-        Operand::EventName | Operand::Time => return Ok(Truths::all(rows.range.len(), Truth::False)),
+        Operand::EventName | Operand::Time => {
+            return Ok(Truths::all(rows.range.len(), Truth::False));
+        }
         Operand::Property(name) => {
             if let Some(column) = rows.properties.get(name)? {
                 present_rows(&column, rows.range.clone(), &mut present);
@@ -398,15 +441,20 @@ fn is_null(operand: &Operand, rows: &Rows<'_>) -> Result<Truths, Corruption> {
                 }
             }
         }
-        _ => {}
     }
     Ok(found)
 }
 
 fn present_rows(column: &ColumnView<'_>, range: Range<u32>, present: &mut impl FnMut(usize)) {
-    for part in column.parts().iter().filter(|part| part.kind() != Kind::Null) {
+    for part in column
+        .parts()
+        .iter()
+        .filter(|part| part.kind() != Kind::Null)
+    {
         let mut found = Vec::new();
         part.fill_rows(part.indices(range.clone()), &mut found);
-        found.into_iter().for_each(|row| present((row - range.start) as usize));
+        found
+            .into_iter()
+            .for_each(|row| present((row - range.start) as usize));
     }
 }

@@ -81,7 +81,10 @@ impl<'c> Gather<'c> {
 
     /// Gathers the morsel's events that satisfy any condition (with `every_row`, all) in the
     /// scan's range. The first `steps` conditions are bits of the masks, the others flags.
-    #[expect(clippy::too_many_arguments, reason = "one call site a question, each names what it has")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site a question, each names what it has"
+    )]
     pub(crate) fn fill(
         &mut self,
         scan: &Scan<'_>,
@@ -94,9 +97,12 @@ impl<'c> Gather<'c> {
     ) -> Result<(), QueryError> {
         self.unsorted.clear();
         for number in 0..scan.runs.len() {
-            self.collect(scan, number, morsel, wanted, traits, steps, every_row, skipped)?;
+            self.collect(
+                scan, number, morsel, wanted, traits, steps, every_row, skipped,
+            )?;
         }
-        self.memory.at_least(self.unsorted.len() * BYTES_PER_EVENT)?;
+        self.memory
+            .at_least(self.unsorted.len() * BYTES_PER_EVENT)?;
         self.order(scan);
         Ok(())
     }
@@ -114,8 +120,11 @@ impl<'c> Gather<'c> {
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         let source = &scan.runs[number];
-        let Some(rows) = source.rows_of(morsel, &mut self.dense)? else { return Ok(()) };
-        self.memory.at_least((self.unsorted.len() + rows.range.len()) * BYTES_PER_EVENT)?;
+        let Some(rows) = source.rows_of(morsel, &mut self.dense)? else {
+            return Ok(());
+        };
+        self.memory
+            .at_least((self.unsorted.len() + rows.range.len()) * BYTES_PER_EVENT)?;
         let verdicts = source.evaluate(&rows, morsel, traits, skipped)?;
         let times = source.run.times(rows.range.clone())?;
         let ties = source.run.ties(rows.range.clone())?;
@@ -141,8 +150,18 @@ impl<'c> Gather<'c> {
                 }
                 if mask != 0 || flags != 0 || every_row {
                     let rank = ties.rank(row);
-                    let at = RowRef { run: number as u32, row };
-                    self.unsorted.push(Gathered { time, mask, at, rank, low: low as u16, flags });
+                    let at = RowRef {
+                        run: number as u32,
+                        row,
+                    };
+                    self.unsorted.push(Gathered {
+                        time,
+                        mask,
+                        at,
+                        rank,
+                        low: low as u16,
+                        flags,
+                    });
                 }
             }
         }
@@ -193,9 +212,12 @@ impl<'c> Gather<'c> {
         self.masks.clear();
         self.flags.clear();
         self.rows.clear();
-        self.times.extend(self.sorted.iter().map(|event| event.time));
-        self.masks.extend(self.sorted.iter().map(|event| event.mask));
-        self.flags.extend(self.sorted.iter().map(|event| event.flags));
+        self.times
+            .extend(self.sorted.iter().map(|event| event.time));
+        self.masks
+            .extend(self.sorted.iter().map(|event| event.mask));
+        self.flags
+            .extend(self.sorted.iter().map(|event| event.flags));
         self.rows.extend(self.sorted.iter().map(|event| event.at));
     }
 }

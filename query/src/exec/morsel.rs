@@ -27,11 +27,18 @@ pub(crate) struct Morsel {
 pub(crate) fn cut(containers: &BTreeMap<u16, u64>, most_rows: u64) -> Vec<Morsel> {
     let mut morsels = Vec::with_capacity(containers.len());
     for (&key, &rows) in containers {
-        let pieces = rows.div_ceil(most_rows.max(1)).clamp(1, 64).next_power_of_two();
+        let pieces = rows
+            .div_ceil(most_rows.max(1))
+            .clamp(1, 64)
+            .next_power_of_two();
         let width = CONTAINER_BITS as u64 / pieces;
         for piece in 0..pieces {
             let start = (piece * width) as u32;
-            morsels.push(Morsel { key, lows: start..start + width as u32, rows: rows / pieces });
+            morsels.push(Morsel {
+                key,
+                lows: start..start + width as u32,
+                rows: rows / pieces,
+            });
         }
     }
     morsels.sort_by_key(|morsel| std::cmp::Reverse(morsel.rows));
@@ -51,7 +58,10 @@ pub(crate) fn run<S: Send>(
     let worker = || {
         let mut state = begin();
         while let Some(morsel) = morsels.get(next.fetch_add(1, Ordering::Relaxed)) {
-            control.check().and_then(|()| work(&mut state, morsel)).inspect_err(|_| control.fail())?;
+            control
+                .check()
+                .and_then(|()| work(&mut state, morsel))
+                .inspect_err(|_| control.fail())?;
         }
         Ok(state)
     };
@@ -61,7 +71,9 @@ pub(crate) fn run<S: Send>(
     }
     let results: Vec<Result<S, QueryError>> = crossbeam::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|_| worker())).collect();
-        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or(Err(QueryError::Panicked)));
+        let joined = workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap_or(Err(QueryError::Panicked)));
         joined.collect()
     })
     .map_err(|_| QueryError::Panicked)?;
@@ -95,8 +107,11 @@ mod tests {
         let morsels = cut(&containers, 100);
         assert_eq!(morsels[0].rows, 1_000 / 16);
         for key in [0, 3, 9] {
-            let mut lows: Vec<_> =
-                morsels.iter().filter(|morsel| morsel.key == key).map(|m| m.lows.clone()).collect();
+            let mut lows: Vec<_> = morsels
+                .iter()
+                .filter(|morsel| morsel.key == key)
+                .map(|m| m.lows.clone())
+                .collect();
             lows.sort_by_key(|lows| lows.start);
             assert_eq!(lows.first().unwrap().start, 0);
             assert_eq!(lows.last().unwrap().end, 65_536);
@@ -108,10 +123,19 @@ mod tests {
     fn the_cause_is_told_and_not_what_it_caused() {
         let morsels = cut(&(0..100u16).map(|key| (key, 1)).collect(), 1);
         let control = Control::start(&QueryOptions::default());
-        let result = run(&morsels, 4, &control, || (), |(), morsel| match morsel.key {
-            50 => Err(QueryError::OutOfMemory { limit: 1, wanted: 2 }),
-            _ => Ok(()),
-        });
+        let result = run(
+            &morsels,
+            4,
+            &control,
+            || (),
+            |(), morsel| match morsel.key {
+                50 => Err(QueryError::OutOfMemory {
+                    limit: 1,
+                    wanted: 2,
+                }),
+                _ => Ok(()),
+            },
+        );
         assert!(matches!(result, Err(QueryError::OutOfMemory { .. })));
     }
 }

@@ -53,7 +53,12 @@ impl<'a> Scan<'a> {
     ) -> Self {
         let names = conditions.iter().map(|condition| condition.names());
         let names = names.fold(Names::These(BTreeSet::new()), Names::union);
-        let mut scan = Self { runs: Vec::new(), range, traits: BTreeSet::new(), pruned: 0 };
+        let mut scan = Self {
+            runs: Vec::new(),
+            range,
+            traits: BTreeSet::new(),
+            pruned: 0,
+        };
         for condition in conditions {
             scan.traits.extend(condition.reads().traits);
         }
@@ -73,24 +78,26 @@ impl<'a> Scan<'a> {
         scan
     }
 
-    fn add(
-        &mut self,
-        segment: u32,
-        run: NameRun<'a>,
-        conditions: &[&Condition],
-        every_row: bool,
-    ) {
+    fn add(&mut self, segment: u32, run: NameRun<'a>, conditions: &[&Condition], every_row: bool) {
         let simplify = |condition: &&Condition| match run.is_overflow() {
             true => (*condition).clone(),
             false => condition.for_event(run.name()),
         };
         let conditions: Vec<Condition> = conditions.iter().map(simplify).collect();
         let hopeless = |condition: &Condition| {
-            matches!(condition, Condition::Constant(Truth::False | Truth::Unknown))
+            matches!(
+                condition,
+                Condition::Constant(Truth::False | Truth::Unknown)
+            )
         };
         if every_row || !conditions.iter().all(hopeless) {
             let whole = self.range.first <= run.min_time() && run.max_time() <= self.range.last;
-            self.runs.push(RunScan { segment, run, whole, conditions });
+            self.runs.push(RunScan {
+                segment,
+                run,
+                whole,
+                conditions,
+            });
         }
     }
 
@@ -146,8 +153,15 @@ impl RunScan<'_> {
         if let Some(verdicts) = self.conditions.iter().map(constant).collect() {
             return Ok(verdicts);
         }
-        let reads_traits = self.conditions.iter().any(|one| !one.reads().traits.is_empty());
-        let lows = if reads_traits { lows_of(rows, morsel) } else { Vec::new() };
+        let reads_traits = self
+            .conditions
+            .iter()
+            .any(|one| !one.reads().traits.is_empty());
+        let lows = if reads_traits {
+            lows_of(rows, morsel)
+        } else {
+            Vec::new()
+        };
         let names = match self.run.is_overflow() {
             true => Some(self.run.overflow_names(rows.range.clone())?),
             false => None,

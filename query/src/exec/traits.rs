@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pugmark_engine::segment::UserStarts;
 use pugmark_engine::{Corruption, Scalar, Snapshot, Value};
 
+use crate::behaviour::{Condition, EventRow, Skipped, Truth};
+
 use super::morsel::Morsel;
 
 /// For each trait that a query reads, its value by the lower half of the user's ordinal.
@@ -34,7 +36,9 @@ impl TraitTable {
                 let times = run.times(rows.clone())?;
                 let properties = run.properties()?;
                 for name in names {
-                    let Some(column) = properties.get(name)? else { continue };
+                    let Some(column) = properties.get(name)? else {
+                        continue;
+                    };
                     let values = latest.entry(name).or_default();
                     for (user, &low) in users.lows.iter().enumerate() {
                         if !morsel.lows.contains(&u32::from(low)) {
@@ -56,10 +60,17 @@ impl TraitTable {
             }
         }
         let columns = latest.into_iter().map(|(name, values)| {
-            let held = values.into_iter().filter(|(_, (_, value))| *value != Value::Null);
-            (name.to_owned(), held.map(|(low, (_, value))| (low, value)).collect())
+            let held = values
+                .into_iter()
+                .filter(|(_, (_, value))| *value != Value::Null);
+            (
+                name.to_owned(),
+                held.map(|(low, (_, value))| (low, value)).collect(),
+            )
         });
-        Ok(Self { columns: columns.collect() })
+        Ok(Self {
+            columns: columns.collect(),
+        })
     }
 
     /// The value of a trait.
@@ -69,7 +80,8 @@ impl TraitTable {
 
     /// True where the user has the trait.
     pub(crate) fn has(&self, name: &str, low: u16) -> bool {
-        self.get(name, low).is_some_and(|value| value.scalars().next().is_some())
+        self.get(name, low)
+            .is_some_and(|value| value.scalars().next().is_some())
     }
 
     /// What a test says of the trait: any element that can be tested decides. Also how many
@@ -88,5 +100,36 @@ impl TraitTable {
             }
         }
         (truth, unusable)
+    }
+}
+
+/// A user whose traits a condition looks at.
+struct TraitRow<'a> {
+    traits: &'a TraitTable,
+    low: u16,
+}
+
+impl EventRow for TraitRow<'_> {
+    fn event(&self) -> &str {
+        ""
+    }
+
+    fn time(&self) -> i64 {
+        0
+    }
+
+    fn property(&self, _name: &str) -> Option<&Value> {
+        None
+    }
+
+    fn user_trait(&self, name: &str) -> Option<&Value> {
+        self.traits.get(name, self.low)
+    }
+}
+
+impl TraitTable {
+    /// What a condition that reads traits only comes to for a user.
+    pub(crate) fn evaluate(&self, condition: &Condition, low: u16, skipped: &mut Skipped) -> Truth {
+        condition.evaluate(&TraitRow { traits: self, low }, skipped)
     }
 }

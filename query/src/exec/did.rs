@@ -1,0 +1,294 @@
+//! `did(…)` over a morsel: by bitmaps, by counts, or by gathering events.
+
+use pugmark_engine::Snapshot;
+use pugmark_engine::bitmap::Words;
+
+use crate::behaviour::{Condition, Did, TimeRange, Truth};
+use crate::kernel::{DidEvents, DidPlan, DidScratch, Held, Measures, match_did};
+
+use super::control::{Control, QueryError};
+use super::exists::{Exists, count_in_range};
+use super::gather::Gather;
+use super::morsel::Morsel;
+use super::scan::{DENSE_STARTS, RunScan, Scan, Verdicts};
+use super::traits::TraitTable;
+use super::values::{Lists, held, measures};
+use super::worker::Worker;
+
+/// A `did(…)` made ready for a snapshot.
+#[derive(Debug)]
+pub(crate) struct PreparedDid<'a> {
+    did: Did,
+    way: Way<'a>,
+}
+
+#[derive(Debug)]
+enum Way<'a> {
+    /// Those of `with` who are in none of `without`.
+    Exists {
+        with: Exists<'a>,
+        without: Vec<Exists<'a>>,
+    },
+    /// Those whose number of events in the range is within bounds.
+    Counts {
+        scan: Scan<'a>,
+        least: u64,
+        most: u64,
+    },
+    /// Those whom the matcher accepts.
+    Events { scan: Scan<'a>, plan: DidPlan },
+}
+
+impl<'a> PreparedDid<'a> {
+    /// Chooses the cheapest way that has the right answer.
+    pub(crate) fn new(snapshot: &'a Snapshot, did: &Did, as_of: i64) -> Result<Self, QueryError> {
+        let range = did.range.resolve(as_of);
+        let (least, most) = did.count_bounds();
+        let followed = did.then.is_some() || did.not_then.is_some();
+        let plain = !followed && did.on_days.is_none() && did.aggregates.is_empty();
+        let looks_outside = did.first_time || did.idle_for.is_some();
+        let way = if plain && (least, most) == (1, u64::MAX) {
+            Self::by_existence(snapshot, did, range, as_of)?
+        } else if plain && !looks_outside {
+            let scan = Scan::prepare(snapshot, &[&did.condition], range, false);
+            Way::Counts { scan, least, most }
+        } else {
+            Self::by_events(snapshot, did, range, as_of)
+        };
+        Ok(Self {
+            did: did.clone(),
+            way,
+        })
+    }
+
+    /// The first such event lies in the range where none lies before it; the last lies at least
+    /// `idle_for` back where none lies after that.
+    fn by_existence(
+        snapshot: &'a Snapshot,
+        did: &Did,
+        range: TimeRange,
+        as_of: i64,
+    ) -> Result<Way<'a>, QueryError> {
+        let condition = &did.condition;
+        let mut without = Vec::new();
+        if did.first_time && range.first > i64::MIN {
+            let before = TimeRange {
+                first: i64::MIN,
+                last: range.first - 1,
+            };
+            without.push(Exists::prepare(snapshot, condition, before)?);
+        }
+        if let Some(span) = did.idle_for {
+            let last_allowed = as_of.saturating_sub(span.micros);
+            if last_allowed < as_of {
+                let since = TimeRange {
+                    first: last_allowed + 1,
+                    last: as_of,
+                };
+                without.push(Exists::prepare(snapshot, condition, since)?);
+            }
+        }
+        let with = Exists::prepare(snapshot, condition, range)?;
+        Ok(Way::Exists { with, without })
+    }
+
+    fn by_events(snapshot: &'a Snapshot, did: &Did, range: TimeRange, as_of: i64) -> Way<'a> {
+        let plan = DidPlan::new(did, as_of);
+        let first = match did.first_time || did.idle_for.is_some() {
+            true => i64::MIN,
+            false => range.first,
+        };
+        let last = if plan.looks_outside() {
+            as_of
+        } else {
+            range.last
+        };
+        let never = Condition::Constant(Truth::False);
+        let then = did.then.as_ref().unwrap_or(&never);
+        let not_then = did.not_then.as_ref().unwrap_or(&never);
+        let conditions = [&did.condition, then, not_then];
+        let scan = Scan::prepare(snapshot, &conditions, TimeRange { first, last }, false);
+        Way::Events { scan, plan }
+    }
+
+    /// The scans that it reads, for cutting morsels and for the traits they need.
+    pub(crate) fn scans(&self) -> Vec<&Scan<'a>> {
+        match &self.way {
+            Way::Exists { with, without } => without
+                .iter()
+                .chain([with])
+                .map(|exists| &exists.scan)
+                .collect(),
+            Way::Counts { scan, .. } | Way::Events { scan, .. } => vec![scan],
+        }
+    }
+
+    /// True where rows are read, so that their number tells what a morsel costs.
+    pub(crate) fn reads_rows(&self) -> bool {
+        match &self.way {
+            Way::Exists { with, without } => without.iter().chain([with]).any(Exists::reads_rows),
+            Way::Counts { .. } | Way::Events { .. } => true,
+        }
+    }
+
+    /// The morsel's users that did.
+    pub(crate) fn users(
+        &self,
+        morsel: &Morsel,
+        traits: &TraitTable,
+        worker: &mut Worker<'_>,
+    ) -> Result<Words, QueryError> {
+        match &self.way {
+            Way::Exists { with, without } => {
+                let mut found = Words::new();
+                let Worker {
+                    starts, skipped, ..
+                } = worker;
+                with.collect(morsel, traits, starts, skipped, &mut found)?;
+                for exists in without {
+                    let mut others = Words::new();
+                    exists.collect(morsel, traits, starts, skipped, &mut others)?;
+                    found.and_not(&others);
+                }
+                Ok(found)
+            }
+            Way::Counts { scan, least, most } => {
+                worker.counts.clear();
+                worker.counts.resize(DENSE_STARTS - 1, 0);
+                for source in &scan.runs {
+                    count_run(source, scan.range, morsel, traits, worker)?;
+                }
+                let bounds = *least..=*most;
+                let lows = morsel.lows.clone().map(|low| low as u16);
+                let counts = &worker.counts;
+                Ok(lows
+                    .filter(|&low| bounds.contains(&counts[usize::from(low)]))
+                    .collect())
+            }
+            Way::Events { scan, plan } => self.by_matching(scan, plan, morsel, traits, worker),
+        }
+    }
+
+    fn by_matching(
+        &self,
+        scan: &Scan<'a>,
+        plan: &DidPlan,
+        morsel: &Morsel,
+        traits: &TraitTable,
+        worker: &mut Worker<'_>,
+    ) -> Result<Words, QueryError> {
+        let Worker {
+            control,
+            gather,
+            skipped,
+            did: scratch,
+            ..
+        } = worker;
+        gather.fill(scan, morsel, &|_| true, traits, 0, false, skipped)?;
+        let holding = match self.did.holding.as_slice() {
+            [] => None,
+            properties => Some(held(scan, gather, properties)?.0),
+        };
+        let tests = self.did.aggregates.iter();
+        let measured: Vec<Lists<_>> = tests
+            .map(|test| measures(scan, gather, test))
+            .collect::<Result<_, _>>()?;
+        let mut found = Words::new();
+        for user in 0..gather.users() {
+            if match_user(
+                plan,
+                gather,
+                user,
+                holding.as_ref(),
+                &measured,
+                scratch,
+                control,
+            )? {
+                found.insert(gather.lows[user]);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn match_user(
+    plan: &DidPlan,
+    gather: &Gather<'_>,
+    user: usize,
+    holding: Option<&Lists<u32>>,
+    measured: &[Lists<crate::kernel::Measure>],
+    scratch: &mut DidScratch,
+    control: &Control,
+) -> Result<bool, QueryError> {
+    let events = gather.events(user);
+    let mut held_ends = Vec::new();
+    let held = match holding {
+        Some(lists) => {
+            let ids = lists.slice(events.clone(), &mut held_ends);
+            Held::Ids {
+                ends: &held_ends,
+                ids,
+            }
+        }
+        None => Held::Nothing,
+    };
+    let mut ends = vec![Vec::new(); measured.len()];
+    let measures: Vec<Measures<'_>> = measured
+        .iter()
+        .zip(&mut ends)
+        .map(|(lists, ends)| {
+            let values = lists.slice(events.clone(), ends);
+            Measures { ends, values }
+        })
+        .collect();
+    let seen = DidEvents {
+        times: &gather.times[events.clone()],
+        flags: &gather.flags[events],
+        held,
+        measures: &measures,
+    };
+    match match_did(plan, &seen, scratch, &|| control.check().is_err()) {
+        Ok(matched) => Ok(matched),
+        Err(_) => Err(control.check().err().unwrap_or(QueryError::Cancelled)),
+    }
+}
+
+/// Adds one run's matching rows to the users' counts.
+fn count_run(
+    source: &RunScan<'_>,
+    range: TimeRange,
+    morsel: &Morsel,
+    traits: &TraitTable,
+    worker: &mut Worker<'_>,
+) -> Result<(), QueryError> {
+    let Worker {
+        starts,
+        counts,
+        skipped,
+        ..
+    } = worker;
+    let Some(rows) = source.rows_of(morsel, starts)? else {
+        return Ok(());
+    };
+    let verdicts = source.evaluate(&rows, morsel, traits, skipped)?;
+    let times = source.run.times(rows.range.clone())?;
+    for low in morsel.lows.clone() {
+        let (start, end) = (rows.starts[low as usize], rows.starts[low as usize + 1]);
+        if start == end {
+            continue;
+        }
+        let own = (start - rows.range.start) as usize..(end - rows.range.start) as usize;
+        let count = match &verdicts[0] {
+            Verdicts::None => 0,
+            Verdicts::All if source.whole => own.len(),
+            Verdicts::All => count_in_range(&times.slice(own), range),
+            verdicts => own
+                .filter(|&index| {
+                    verdicts.at(index) && (source.whole || range.contains(times.get(index)))
+                })
+                .count(),
+        };
+        counts[low as usize] += count as u64;
+    }
+    Ok(())
+}

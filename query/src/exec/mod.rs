@@ -1,0 +1,217 @@
+//! Running questions over a snapshot: morsels of users on worker threads.
+//!
+//! ```text
+//! mod       Executor: validates, prepares, runs, merges
+//! control   deadline, cancelling, memory budget
+//! morsel    spans of users, cut by rows, taken from a queue
+//! scan      which runs a question reads; conditions simplified by event name
+//! filter    conditions over rows, in bulk          traits   traits of a morsel's users
+//! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
+//! gather    a morsel's events in total order       values   held values and measures of events
+//! users     segments as bitmap algebra
+//! ```
+//!
+//! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
+//! alone, and answers merge by addition or union.
+
+mod control;
+mod did;
+mod exists;
+mod filter;
+mod gather;
+mod morsel;
+mod scan;
+#[cfg(test)]
+mod tests;
+mod traits;
+mod users;
+mod values;
+mod worker;
+
+use pugmark_engine::Snapshot;
+use pugmark_engine::bitmap::{self, BitmapBuilder};
+use pugmark_engine::{ReadError, UserKey};
+use roaring::RoaringBitmap;
+
+use crate::behaviour::{Notices, Segment, Skipped};
+
+pub use control::{CancelToken, QueryError, QueryOptions};
+
+use control::Control;
+use users::PreparedUsers;
+use worker::Worker;
+
+/// Answers questions about one snapshot.
+///
+/// ```
+/// use pugmark_engine::{BatchBuilder, Store};
+/// use pugmark_query::{Executor, did, not};
+/// # let directory = tempfile::tempdir()?;
+/// let store = Store::builder(directory.path()).open()?;
+/// let mut batch = BatchBuilder::new();
+/// batch.event("ann", 1_000_000, "cart");
+/// batch.event("bob", 2_000_000, "cart");
+/// batch.event("bob", 3_000_000, "purchase");
+/// store.append(batch.finish()?)?;
+/// let executor = Executor::new(store.snapshot()?);
+/// let abandoned = executor.users(&did("cart").and(not(did("purchase"))))?;
+/// assert_eq!(abandoned.ids()?, ["ann"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Executor {
+    snapshot: Snapshot,
+    options: QueryOptions,
+}
+
+/// A set of users, with what is worth remarking on how it was found.
+#[derive(Clone, Debug)]
+pub struct UserSet {
+    snapshot: Snapshot,
+    ordinals: RoaringBitmap,
+    notices: Notices,
+}
+
+impl Executor {
+    /// Answers about `snapshot`, with the default options.
+    pub fn new(snapshot: Snapshot) -> Self {
+        Self {
+            snapshot,
+            options: QueryOptions::default(),
+        }
+    }
+
+    /// Answers with these options.
+    pub fn with_options(mut self, options: QueryOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The snapshot that is asked.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// The present of the questions, in microseconds since 1970-01-01 UTC.
+    pub fn as_of(&self) -> i64 {
+        self.options.as_of.unwrap_or(self.snapshot.taken_at())
+    }
+
+    fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.options.threads.unwrap_or_else(all)
+    }
+
+    /// How many users are in a segment. Cheaper than [`Executor::users`], as no set is made.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn count(&self, segment: &Segment) -> Result<u64, QueryError> {
+        let (counts, _) = self.over_users(segment, |_, found: &mut u64, users| {
+            *found += u64::from(users.len());
+            Ok(())
+        })?;
+        Ok(counts.into_iter().sum())
+    }
+
+    /// The users of a segment.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub fn users(&self, segment: impl Into<Segment>) -> Result<UserSet, QueryError> {
+        let collect = |morsel: &morsel::Morsel, found: &mut Vec<_>, users: bitmap::Words| {
+            if !users.is_empty() {
+                found.push((morsel.key, morsel.lows.start, users));
+            }
+            Ok(())
+        };
+        let (parts, skipped) = self.over_users(&segment.into(), collect)?;
+        let mut parts: Vec<_> = parts.into_iter().flatten().collect();
+        parts.sort_unstable_by_key(|&(key, low, _)| (key, low));
+        let mut builder = BitmapBuilder::new();
+        for group in parts.chunk_by_mut(|left, right| left.0 == right.0) {
+            if let [(key, _, words), rest @ ..] = group {
+                rest.iter().for_each(|(_, _, more)| words.or(more));
+                builder.push_words(*key, words);
+            }
+        }
+        Ok(UserSet {
+            snapshot: self.snapshot.clone(),
+            ordinals: builder.into_roaring(),
+            notices: Notices { skipped },
+        })
+    }
+
+    /// Runs a segment over all morsels; `merge` adds each morsel's users to its thread's result.
+    fn over_users<R: Default + Send>(
+        &self,
+        segment: &Segment,
+        merge: impl Fn(&morsel::Morsel, &mut R, bitmap::Words) -> Result<(), QueryError> + Sync,
+    ) -> Result<(Vec<R>, Skipped), QueryError> {
+        segment.validate()?;
+        let control = Control::start(&self.options);
+        let prepared = PreparedUsers::new(&self.snapshot, segment, self.as_of())?;
+        let morsels = morsel::cut(&prepared.containers()?, self.options.morsel_rows);
+        let begin = || (Worker::new(&control), R::default());
+        let states = morsel::run(
+            &morsels,
+            self.threads(),
+            &control,
+            begin,
+            |state, morsel| {
+                let (worker, result) = state;
+                worker.reserve()?;
+                let users = prepared.users(morsel, worker)?;
+                merge(morsel, result, users)
+            },
+        )?;
+        let mut skipped = Skipped::default();
+        let mut results = Vec::with_capacity(states.len());
+        for (worker, result) in states {
+            skipped.merge(&worker.skipped);
+            results.push(result);
+        }
+        Ok((results, skipped))
+    }
+}
+
+impl UserSet {
+    /// How many users.
+    pub fn len(&self) -> u64 {
+        self.ordinals.len()
+    }
+
+    /// True where there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ordinals.is_empty()
+    }
+
+    /// The users' ordinals.
+    pub fn ordinals(&self) -> &RoaringBitmap {
+        &self.ordinals
+    }
+
+    /// Remarks on how the set was found.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
+    }
+
+    /// Calls `each` with every user's id, by ordinal, without holding them all.
+    ///
+    /// # Errors
+    /// Where the dictionary's files are damaged; some ids were given by then.
+    pub fn for_each_id(&self, mut each: impl FnMut(UserKey<'_>)) -> Result<(), ReadError> {
+        let dictionary = self.snapshot.dictionary();
+        dictionary.with_ids(self.ordinals.iter(), |_, key| each(key))
+    }
+
+    /// The ids as text, by ordinal. Holds all of them; see [`UserSet::for_each_id`].
+    ///
+    /// # Errors
+    /// Where the dictionary's files are damaged.
+    pub fn ids(&self) -> Result<Vec<String>, ReadError> {
+        let mut ids = Vec::new();
+        self.for_each_id(|key| ids.push(key.text().into_owned()))?;
+        Ok(ids)
+    }
+}

@@ -1,0 +1,354 @@
+//! Segments: sets of users, as bitmap algebra over morsels.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pugmark_engine::bitmap::{BitmapView, Words};
+use pugmark_engine::segment::NameRun;
+use pugmark_engine::{Corruption, Snapshot};
+use roaring::RoaringBitmap;
+
+use crate::behaviour::{Condition, Segment, TimeRange, Truth};
+
+use super::control::QueryError;
+use super::did::PreparedDid;
+use super::exists::rows_in_range;
+use super::morsel::Morsel;
+use super::traits::TraitTable;
+use super::worker::Worker;
+
+/// A segment made ready for a snapshot.
+#[derive(Debug)]
+pub(crate) struct PreparedUsers<'a> {
+    root: Node<'a>,
+    known: Known<'a>,
+    traits: BTreeSet<String>,
+    snapshot: &'a Snapshot,
+    as_of: i64,
+}
+
+#[derive(Debug)]
+enum Node<'a> {
+    Everyone,
+    Did(Box<PreparedDid<'a>>),
+    Trait(Condition),
+    Users(Arc<RoaringBitmap>),
+    And(Vec<Node<'a>>),
+    Or(Vec<Node<'a>>),
+    Not(Box<Node<'a>>),
+    Except(Box<Node<'a>>, Box<Node<'a>>),
+}
+
+/// Where a predicate holds and where it is unknown, among a morsel's users.
+#[derive(Debug)]
+struct Found {
+    holds: Words,
+    /// Only traits that are missing leave anything unknown.
+    unknown: Option<Words>,
+}
+
+impl<'a> PreparedUsers<'a> {
+    /// Prepares a validated segment.
+    pub(crate) fn new(
+        snapshot: &'a Snapshot,
+        segment: &Segment,
+        as_of: i64,
+    ) -> Result<Self, QueryError> {
+        let root = Node::new(snapshot, segment, as_of)?;
+        let mut traits = BTreeSet::new();
+        root.visit(&mut |node| match node {
+            Node::Did(did) => {
+                let scans = did.scans();
+                traits.extend(
+                    scans
+                        .into_iter()
+                        .flat_map(|scan| scan.traits.iter().cloned()),
+                );
+            }
+            Node::Trait(condition) => traits.extend(condition.reads().traits),
+            _ => {}
+        });
+        let known = Known::new(snapshot, as_of)?;
+        Ok(Self {
+            root,
+            known,
+            traits,
+            snapshot,
+            as_of,
+        })
+    }
+
+    /// The containers that have users, with about the rows to be read for each.
+    pub(crate) fn containers(&self) -> Result<BTreeMap<u16, u64>, Corruption> {
+        let mut rows = BTreeMap::new();
+        self.known.keys(&mut rows)?;
+        let mut failed = Ok(());
+        self.root.visit(&mut |node| {
+            if let Node::Did(did) = node {
+                for scan in did.scans() {
+                    if failed.is_ok() && did.reads_rows() {
+                        failed = scan.count_rows(&mut rows);
+                    }
+                }
+            }
+        });
+        failed.map(|()| rows)
+    }
+
+    /// The morsel's users that are in the segment.
+    pub(crate) fn users(
+        &self,
+        morsel: &Morsel,
+        worker: &mut Worker<'_>,
+    ) -> Result<Words, QueryError> {
+        let traits = TraitTable::read(self.snapshot, &self.traits, morsel, self.as_of)?;
+        let mut known = Words::new();
+        self.known.collect(morsel, &mut worker.starts, &mut known)?;
+        let found = self.root.users(morsel, &known, &traits, worker)?;
+        let mut holds = found.holds;
+        holds.and(&known);
+        Ok(holds)
+    }
+}
+
+impl<'a> Node<'a> {
+    fn new(snapshot: &'a Snapshot, segment: &Segment, as_of: i64) -> Result<Self, QueryError> {
+        let all = |parts: &[Segment]| {
+            parts
+                .iter()
+                .map(|part| Self::new(snapshot, part, as_of))
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok(match segment {
+            Segment::Everyone => Self::Everyone,
+            Segment::Did(did) => Self::Did(Box::new(PreparedDid::new(snapshot, did, as_of)?)),
+            Segment::Trait(condition) => Self::Trait(condition.clone()),
+            Segment::Users(users) => Self::Users(Arc::clone(users)),
+            Segment::And(parts) => Self::And(all(parts)?),
+            Segment::Or(parts) => Self::Or(all(parts)?),
+            Segment::Not(inner) => Self::Not(Box::new(Self::new(snapshot, inner, as_of)?)),
+            Segment::Except(left, right) => {
+                let left = Self::new(snapshot, left, as_of)?;
+                Self::Except(Box::new(left), Box::new(Self::new(snapshot, right, as_of)?))
+            }
+        })
+    }
+
+    fn visit<'n>(&'n self, each: &mut impl FnMut(&'n Self)) {
+        each(self);
+        match self {
+            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|part| part.visit(each)),
+            Self::Not(inner) => inner.visit(each),
+            Self::Except(left, right) => {
+                left.visit(each);
+                right.visit(each);
+            }
+            Self::Everyone | Self::Did(_) | Self::Trait(_) | Self::Users(_) => {}
+        }
+    }
+
+    fn users(
+        &self,
+        morsel: &Morsel,
+        known: &Words,
+        traits: &TraitTable,
+        worker: &mut Worker<'_>,
+    ) -> Result<Found, QueryError> {
+        Ok(match self {
+            Self::Everyone => Found::certain(known.clone()),
+            Self::Did(did) => Found::certain(did.users(morsel, traits, worker)?),
+            Self::Trait(condition) => trait_users(condition, known, traits, worker),
+            Self::Users(users) => Found::certain(saved_users(users, morsel)),
+            Self::And(parts) => {
+                let mut all = Found::certain(known.clone());
+                for part in parts {
+                    if all.is_hopeless() {
+                        break;
+                    }
+                    all = all.and(part.users(morsel, known, traits, worker)?);
+                }
+                all
+            }
+            Self::Or(parts) => {
+                let mut any = Found::certain(Words::new());
+                for part in parts {
+                    any = any.or(part.users(morsel, known, traits, worker)?);
+                }
+                any
+            }
+            Self::Not(inner) => inner.users(morsel, known, traits, worker)?.negate(known),
+            Self::Except(left, right) => {
+                let mut holds = left.users(morsel, known, traits, worker)?.holds;
+                holds.and_not(&right.users(morsel, known, traits, worker)?.holds);
+                Found::certain(holds)
+            }
+        })
+    }
+}
+
+impl Found {
+    fn certain(holds: Words) -> Self {
+        Self {
+            holds,
+            unknown: None,
+        }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.holds.is_empty() && self.unknown.as_ref().is_none_or(Words::is_empty)
+    }
+
+    fn possible(&self) -> Words {
+        let mut possible = self.holds.clone();
+        if let Some(unknown) = &self.unknown {
+            possible.or(unknown);
+        }
+        possible
+    }
+
+    fn and(mut self, other: Self) -> Self {
+        let unknown = (self.unknown.is_some() || other.unknown.is_some()).then(|| {
+            let mut possible = self.possible();
+            possible.and(&other.possible());
+            possible
+        });
+        self.holds.and(&other.holds);
+        self.unknown = unknown.map(|mut unknown| {
+            unknown.and_not(&self.holds);
+            unknown
+        });
+        self
+    }
+
+    fn or(mut self, other: Self) -> Self {
+        self.holds.or(&other.holds);
+        self.unknown = match (self.unknown, other.unknown) {
+            (Some(mut one), Some(other)) => {
+                one.or(&other);
+                Some(one)
+            }
+            (one, other) => one.or(other),
+        };
+        if let Some(unknown) = &mut self.unknown {
+            unknown.and_not(&self.holds);
+        }
+        self
+    }
+
+    fn negate(self, known: &Words) -> Self {
+        let mut holds = known.clone();
+        holds.and_not(&self.holds);
+        if let Some(unknown) = &self.unknown {
+            holds.and_not(unknown);
+        }
+        Self {
+            holds,
+            unknown: self.unknown,
+        }
+    }
+}
+
+fn saved_users(users: &RoaringBitmap, morsel: &Morsel) -> Words {
+    let base = u32::from(morsel.key) << 16;
+    let mut found = Words::new();
+    let last = base + (morsel.lows.end - 1);
+    for ordinal in users.range(base + morsel.lows.start..=last) {
+        found.insert(ordinal as u16);
+    }
+    found
+}
+
+fn trait_users(
+    condition: &Condition,
+    known: &Words,
+    traits: &TraitTable,
+    worker: &mut Worker<'_>,
+) -> Found {
+    let mut found = Found {
+        holds: Words::new(),
+        unknown: Some(Words::new()),
+    };
+    known.for_each(
+        |low| match traits.evaluate(condition, low, &mut worker.skipped) {
+            Truth::True => found.holds.insert(low),
+            Truth::Unknown => {
+                if let Some(unknown) = &mut found.unknown {
+                    unknown.insert(low);
+                }
+            }
+            Truth::False => {}
+        },
+    );
+    found
+}
+
+/// The users that have an event or a trait up to the question's present.
+#[derive(Debug)]
+pub(crate) struct Known<'a> {
+    whole: Vec<BitmapView<'a>>,
+    /// Runs that reach beyond the present, whose rows tell.
+    edges: Vec<NameRun<'a>>,
+    range: TimeRange,
+}
+
+impl<'a> Known<'a> {
+    pub(crate) fn new(snapshot: &'a Snapshot, as_of: i64) -> Result<Self, Corruption> {
+        let range = TimeRange {
+            first: i64::MIN,
+            last: as_of,
+        };
+        let mut known = Self {
+            whole: Vec::new(),
+            edges: Vec::new(),
+            range,
+        };
+        for segment in snapshot.segments() {
+            let meta = segment.meta();
+            if meta.max_time <= as_of {
+                known.whole.push(segment.any_users()?);
+            } else if meta.min_time <= as_of {
+                for run in segment.all_runs() {
+                    if run.max_time() <= as_of {
+                        known.whole.push(run.users()?);
+                    } else if run.min_time() <= as_of {
+                        known.edges.push(run);
+                    }
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    fn keys(&self, rows: &mut BTreeMap<u16, u64>) -> Result<(), Corruption> {
+        for users in &self.whole {
+            users.keys().for_each(|(key, _)| {
+                rows.entry(key).or_default();
+            });
+        }
+        for run in &self.edges {
+            run.users()?.keys().for_each(|(key, _)| {
+                rows.entry(key).or_default();
+            });
+        }
+        Ok(())
+    }
+
+    fn collect(
+        &self,
+        morsel: &Morsel,
+        starts: &mut [u32],
+        known: &mut Words,
+    ) -> Result<(), Corruption> {
+        self.whole
+            .iter()
+            .for_each(|users| users.or_into(morsel.key, known));
+        for run in &self.edges {
+            let mut candidates = Words::new();
+            run.users()?.or_into(morsel.key, &mut candidates);
+            candidates.and_not(known);
+            rows_in_range(*run, morsel.key, self.range, &candidates, starts, known)?;
+        }
+        known.restrict(morsel.lows.clone());
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! What a thread of a query keeps between morsels.
+
+use crate::behaviour::Skipped;
+use crate::kernel::DidScratch;
+
+use super::control::{Control, QueryError};
+use super::gather::Gather;
+use super::scan::DENSE_STARTS;
+
+/// Working memory of one thread, grown once and used again.
+#[derive(Debug)]
+pub(crate) struct Worker<'c> {
+    pub(crate) control: &'c Control,
+    /// Row starts of a container.
+    pub(crate) starts: Vec<u32>,
+    /// Number of events of each user.
+    pub(crate) counts: Vec<u64>,
+    pub(crate) gather: Gather<'c>,
+    pub(crate) did: DidScratch,
+    pub(crate) skipped: Skipped,
+    memory: super::control::Reservation<'c>,
+}
+
+impl<'c> Worker<'c> {
+    /// A thread's memory, not yet reserved.
+    pub(crate) fn new(control: &'c Control) -> Self {
+        Self {
+            control,
+            starts: vec![0; DENSE_STARTS],
+            counts: Vec::new(),
+            gather: Gather::new(control),
+            did: DidScratch::default(),
+            skipped: Skipped::default(),
+            memory: control.reservation(),
+        }
+    }
+
+    /// Reserves what every worker takes.
+    pub(crate) fn reserve(&mut self) -> Result<(), QueryError> {
+        self.memory.at_least(WORKER_BYTES)
+    }
+}
+
+/// Two tables of row starts and one of counts.
+const WORKER_BYTES: usize = DENSE_STARTS * (4 + 4 + 8);
