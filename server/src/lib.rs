@@ -1,0 +1,3 @@
+//! The library behind the `pugmark` program: import, generated data, maintenance.
+
+pub mod import;

@@ -1,0 +1,3 @@
+//! The `pugmark` program.
+
+fn main() {}
