@@ -1,3 +1,9 @@
-//! The library behind the `pugmark` program: import, generated data, maintenance.
+//! The library behind the `pugmark` program.
+//!
+//! [`import`] reads files, [`export`] writes generated ones, [`load`] brings events into a store,
+//! and [`cli`] is what people type. Of the engine's files and formats nothing is known here.
 
+pub mod cli;
+pub mod export;
 pub mod import;
+pub mod load;
