@@ -110,6 +110,13 @@ impl FunnelTally {
         }
     }
 
+    /// Adds one user who came to step `level` (counted from 1), where times do not matter.
+    pub fn add_level(&mut self, group: GroupId, level: usize, open: bool) {
+        let group = &mut self.groups[group.0 as usize];
+        group.open |= open;
+        group.steps.iter_mut().take(level).for_each(|step| step.users += 1);
+    }
+
     /// Adds what others come to.
     pub fn merge(&mut self, other: Self) {
         let mut groups: Vec<_> = other.groups.into_iter().map(Some).collect();

@@ -219,7 +219,7 @@ pub(crate) fn count_in_range(times: &Times<'_>, range: TimeRange) -> usize {
 }
 
 /// The first index below `length` that is not `before`.
-fn partition(length: usize, before: impl Fn(usize) -> bool) -> usize {
+pub(crate) fn partition(length: usize, before: impl Fn(usize) -> bool) -> usize {
     let (mut low, mut high) = (0, length);
     while low < high {
         let middle = low.midpoint(high);

@@ -20,6 +20,7 @@ mod exists;
 mod filter;
 mod gather;
 mod morsel;
+mod ordered;
 mod scan;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use crate::kernel::DidScratch;
 
 use super::control::{Control, QueryError};
 use super::gather::Gather;
+use super::ordered::{OrderedScratch, TABLE_BYTES};
 use super::scan::DENSE_STARTS;
 
 /// Working memory of one thread, grown once and used again.
@@ -18,6 +19,7 @@ pub(crate) struct Worker<'c> {
     pub(crate) gather: Gather<'c>,
     pub(crate) did: DidScratch,
     pub(crate) skipped: Skipped,
+    pub(crate) ordered: OrderedScratch,
     memory: super::control::Reservation<'c>,
 }
 
@@ -31,6 +33,7 @@ impl<'c> Worker<'c> {
             gather: Gather::new(control),
             did: DidScratch::default(),
             skipped: Skipped::default(),
+            ordered: OrderedScratch::default(),
             memory: control.reservation(),
         }
     }
@@ -38,6 +41,11 @@ impl<'c> Worker<'c> {
     /// Reserves what every worker takes.
     pub(crate) fn reserve(&mut self) -> Result<(), QueryError> {
         self.memory.at_least(WORKER_BYTES)
+    }
+
+    /// Reserves `count` tables of row starts besides.
+    pub(crate) fn reserve_tables(&mut self, count: usize) -> Result<(), QueryError> {
+        self.memory.at_least(WORKER_BYTES + count * TABLE_BYTES)
     }
 }
 
