@@ -95,9 +95,13 @@ pub(super) struct RunIndex {
 impl Footer {
     /// The whole file: the image's blocks, this footer and the trailer.
     /// The checksum of the body is filled in.
-    pub(super) fn seal(mut self, image: ImageWriter) -> Vec<u8> {
+    pub(super) fn seal(self, image: ImageWriter) -> Vec<u8> {
         let blocks = image.blocks();
-        let mut bytes = image.finish();
+        self.seal_body(image.finish(), blocks)
+    }
+
+    /// As [`Footer::seal`], for the bytes of `blocks` blocks.
+    pub(super) fn seal_body(mut self, mut bytes: Vec<u8>, blocks: u32) -> Vec<u8> {
         self.body = checksum(&bytes);
         let mut out = Writer::new();
         let meta = &self.meta;

@@ -97,6 +97,8 @@ pub struct SegmentImage {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod model;
 #[cfg(test)]
 mod tests;

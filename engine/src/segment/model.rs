@@ -28,7 +28,7 @@ pub(super) struct Row {
 pub(super) const PROPERTIES: [&str; 6] = ["plan", "item", "price", "tags", "any", "currency"];
 
 /// The values of a row, from random bits.
-fn values(seed: u64, name: usize) -> Vec<Option<Value>> {
+pub(super) fn values(seed: u64, name: usize) -> Vec<Option<Value>> {
     let bits = |at: u32, count: u32| (seed >> at) & ((1 << count) - 1);
     let text = |prefix: &str, number: u64| Some(Value::Text(format!("{prefix}{number}")));
     let price = match bits(12, 4) {
