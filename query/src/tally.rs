@@ -114,7 +114,11 @@ impl FunnelTally {
     pub fn add_level(&mut self, group: GroupId, level: usize, open: bool) {
         let group = &mut self.groups[group.0 as usize];
         group.open |= open;
-        group.steps.iter_mut().take(level).for_each(|step| step.users += 1);
+        group
+            .steps
+            .iter_mut()
+            .take(level)
+            .for_each(|step| step.users += 1);
     }
 
     /// Adds what others come to.

@@ -4,14 +4,13 @@ use std::borrow::Cow;
 
 use super::bits;
 use super::plan::{PlannedPart, PlannedValues};
+use super::sink::Params;
 use crate::batch::Presence;
 
 /// Most parts that are tried as determinants, those with the most distinct values first.
 const MOST_DETERMINANTS: usize = 8;
 /// Most parts that each of them is tried on, those that cost most first.
 const MOST_DEPENDENTS: usize = 128;
-/// Parts with fewer values cost too little to look at.
-const LEAST_VALUES: u32 = 512;
 /// A distinct value of the determinant must occur this often on average.
 const LEAST_REPEATS: u32 = 8;
 /// One exception in this many values is too many.
@@ -20,8 +19,9 @@ const LEAST_PER_EXCEPTION: u64 = 20;
 const CHUNK: u32 = 4_096;
 /// Bits that the position of an exception costs.
 const EXCEPTION_BITS: u64 = 16;
-/// Bits by which a dependence must be smaller than the part itself, besides a quarter.
-const LEAST_GAIN_BITS: u64 = 4_096;
+/// A dependence must be smaller than the part itself by a quarter, and by this many bits for
+/// each of the least number of values.
+const LEAST_GAIN_BITS: u64 = 8;
 
 /// How a part follows from its determinant.
 #[derive(Debug)]
@@ -44,17 +44,26 @@ struct Candidate {
 }
 
 /// Decides which parts depend on which. No part that another depends on is dependent itself.
-pub(super) fn choose(parts: &mut [PlannedPart<'_>]) {
-    let costs: Vec<u64> = parts.iter().map(cost_bits).collect();
+pub(super) fn choose(parts: &mut [PlannedPart<'_>], params: &Params) {
+    let least = params.least_dependent;
+    let cost = |part: &PlannedPart<'_>| {
+        if part.count < least {
+            0
+        } else {
+            cost_bits(part)
+        }
+    };
+    let costs: Vec<u64> = parts.iter().map(cost).collect();
     let mut dependents: Vec<usize> = (0..parts.len()).filter(|&at| costs[at] > 0).collect();
     dependents.sort_by_key(|&at| std::cmp::Reverse(costs[at]));
     dependents.truncate(MOST_DEPENDENTS);
     let mut candidates = Vec::new();
-    for determinant in determinants(parts) {
+    for determinant in determinants(parts, least) {
         let codes = codes_of(&parts[determinant]);
         for &dependent in dependents.iter().filter(|&&at| at != determinant) {
             let (x, y) = (&parts[determinant], &parts[dependent]);
             let gain = gain_bits(x, &codes, y, costs[dependent]);
+            let gain = gain.filter(|gain| *gain >= LEAST_GAIN_BITS * u64::from(least));
             candidates.extend(gain.map(|gain_bits| Candidate {
                 determinant,
                 dependent,
@@ -84,10 +93,10 @@ pub(super) fn choose(parts: &mut [PlannedPart<'_>]) {
 }
 
 /// Parts whose distinct values repeat, those with the most distinct ones first.
-fn determinants(parts: &[PlannedPart<'_>]) -> Vec<usize> {
+fn determinants(parts: &[PlannedPart<'_>], least_values: u32) -> Vec<usize> {
     let fits = |part: &PlannedPart<'_>| {
         let distinct = distinct(part).unwrap_or(0);
-        part.count >= LEAST_VALUES && distinct >= 2 && distinct <= part.count / LEAST_REPEATS
+        part.count >= least_values && distinct >= 2 && distinct <= part.count / LEAST_REPEATS
     };
     let mut found: Vec<usize> = (0..parts.len()).filter(|&at| fits(&parts[at])).collect();
     found.sort_by_key(|&at| std::cmp::Reverse(distinct(&parts[at])));
@@ -114,9 +123,6 @@ fn codes_of<'p>(part: &'p PlannedPart<'_>) -> Cow<'p, [u32]> {
 
 /// About how many bits a part's values take by themselves; 0 where nothing is to be gained.
 fn cost_bits(part: &PlannedPart<'_>) -> u64 {
-    if part.count < LEAST_VALUES {
-        return 0;
-    }
     let each = match &part.values {
         PlannedValues::Coded(coded) => bits::width_of(coded.sorted.len() as u64 - 1),
         PlannedValues::Ints(_, Some(table)) => bits::width_of(table.values.len() as u64 - 1),
@@ -261,7 +267,7 @@ fn gain_bits(
     let each = cost_bits.div_ceil(u64::from(y.count));
     let map_bits = u64::from(x_distinct) * each + exceptions * (each + EXCEPTION_BITS);
     let gain = cost_bits.checked_sub(map_bits)?;
-    (gain >= LEAST_GAIN_BITS && gain >= cost_bits / 4).then_some(gain)
+    (gain >= cost_bits / 4).then_some(gain)
 }
 
 impl Dependence {

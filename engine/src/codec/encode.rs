@@ -37,7 +37,7 @@ pub(super) fn encode_into(sink: &mut Sink<'_>, properties: &[Property], rows: u3
     let mut parts: Vec<PlannedPart<'_>> = planned
         .flat_map(|(at, property)| plan_column(&property.column, at, &sink.params))
         .collect();
-    dependent::choose(&mut parts);
+    dependent::choose(&mut parts, &sink.params);
     write_properties(sink, &sorted, &parts, rows)
 }
 

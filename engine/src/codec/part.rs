@@ -244,6 +244,9 @@ impl<'a> PartView<'a> {
             })),
             CODED => {
                 let distinct = bytes.u32().map_err(wire)?;
+                if distinct > presence.count() {
+                    return Err(origin.corrupt("a dictionary has more texts than values"));
+                }
                 Ok(Data::Coded(CodedText {
                     origin,
                     texts: Strings::open(origin, bytes, distinct, Access::Random)?,

@@ -307,6 +307,29 @@ impl<'a> RowSet<'a> {
         }
     }
 
+    /// The container that covers a row, or else the first one after it.
+    fn container_of(&self, row: u32) -> usize {
+        let Layout::Containers { headers, .. } = self.layout else {
+            return 0;
+        };
+        let key = (row / CONTAINER_ROWS) as u16;
+        let key_at = |at: usize| u16_at(headers, at * HEADER_BYTES);
+        // Where no container before it is missing, its place is its key.
+        let (mut low, mut high) = (0, self.containers());
+        if usize::from(key) < high && key_at(key.into()) == key {
+            return key.into();
+        }
+        while low < high {
+            let middle = low.midpoint(high);
+            if key_at(middle) < key {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     /// The first container for which `is_before` does not hold.
     fn find_container(&self, is_before: impl Fn(&Header<'a>) -> bool) -> usize {
         let (mut low, mut high) = (0, self.containers());
@@ -338,7 +361,7 @@ impl<'a> RowSet<'a> {
                 low
             }
             Layout::Containers { .. } => {
-                let at = self.find_container(|container| container.end_row() <= u64::from(row));
+                let at = self.container_of(row);
                 if at == self.containers() {
                     return self.count;
                 }
@@ -358,7 +381,7 @@ impl<'a> RowSet<'a> {
                 (index < self.count && self.row_of(index) == row).then_some(index)
             }
             Layout::Containers { .. } => {
-                let at = self.find_container(|container| container.end_row() <= u64::from(row));
+                let at = self.container_of(row);
                 let container = (at < self.containers()).then(|| self.container(at))?;
                 let within = container.index_of(row.checked_sub(container.first_row)?)?;
                 Some(container.before + within)
@@ -420,10 +443,6 @@ impl<'a> RowSet<'a> {
 }
 
 impl Header<'_> {
-    fn end_row(&self) -> u64 {
-        u64::from(self.first_row) + u64::from(CONTAINER_ROWS)
-    }
-
     fn low(&self, at: u32) -> u32 {
         u32::from(u16_at(self.bytes, at as usize * 2))
     }
@@ -575,4 +594,126 @@ fn nth_bit(mut bits: u64, nth: u32) -> u32 {
         bits &= bits - 1;
     }
     bits.trailing_zeros()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::codec::sink::Params;
+    use crate::format::{BlockRef, ImageWriter, Sealed};
+
+    /// Encodes a set and hands its view to `check`; gives the bytes that it took.
+    fn with_set(rows: &[u32], limit: u32, check: impl FnOnce(&RowSet<'_>)) -> usize {
+        let mut image = ImageWriter::new(&[]);
+        let mut out = Writer::new();
+        let mut sink = Sink::new(&mut image, Params::default());
+        encode(&mut sink, &mut out, &Presence::Rows(rows.to_vec()), limit);
+        let (descriptor, blocks) = (out.finish(), image.blocks());
+        let bytes = image.finish();
+        let taken = bytes.len() + descriptor.len();
+        let sealed = Sealed::new(bytes.into(), Path::new("rows"), blocks);
+        let page = BlockRef {
+            offset: 0,
+            len: 0,
+            index: 0,
+            checksum: 0,
+        };
+        let origin = Origin {
+            sealed: &sealed,
+            page,
+        };
+        let mut reader = Reader::new(&descriptor);
+        let set = RowSet::open(origin, &mut reader, limit).expect("is not damaged");
+        reader.finish().expect("nothing is left over");
+        check(&set);
+        taken
+    }
+
+    /// Everything that a set answers, against the plain rows. Looks at every `step`th row.
+    fn check(rows: &[u32], limit: u32, step: usize) -> usize {
+        with_set(rows, limit, |set| {
+            assert_eq!(set.count() as usize, rows.len());
+            assert_eq!(set.is_all(), rows.len() == limit as usize);
+            let mut filled = Vec::new();
+            set.fill_rows(0..set.count(), &mut filled);
+            assert_eq!(filled, rows);
+            for row in (0..limit)
+                .step_by(step)
+                .chain(rows.iter().copied().step_by(step))
+            {
+                let found = rows.binary_search(&row);
+                let rank = found.unwrap_or_else(|at| at) as u32;
+                assert_eq!(
+                    set.index_of(row),
+                    found.ok().map(|at| at as u32),
+                    "row {row}"
+                );
+                assert_eq!(set.rank(row), rank, "row {row}");
+                let end = row.saturating_add(step as u32 * 3).min(limit);
+                let indices = set.indices(row..end);
+                let expected = rank as usize..rows.partition_point(|&row| row < end);
+                assert_eq!(indices, expected.start as u32..expected.end as u32);
+                filled.clear();
+                set.fill_rows(indices, &mut filled);
+                assert_eq!(filled, rows[expected]);
+            }
+            assert_eq!(set.indices(0..limit), 0..set.count());
+            for index in (0..set.count()).step_by(step) {
+                assert_eq!(set.row_of(index), rows[index as usize]);
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn small_sets(rows in prop::collection::btree_set(0u32..300, 0..300), more in 0u32..3) {
+            let rows: Vec<u32> = rows.into_iter().collect();
+            check(&rows, rows.last().map_or(0, |last| last + 1) + more, 1);
+        }
+    }
+
+    /// Each shape of container, at its ends and between, in runs that end inside a container.
+    #[test]
+    fn large_sets() {
+        let limit = 200_000;
+        let bit = |row: u32| (row.wrapping_mul(2_654_435_761) >> 13) % 100;
+        for share in [1, 3, 20, 50, 97, 99, 100] {
+            let rows: Vec<u32> = (0..limit).filter(|&row| bit(row) < share).collect();
+            check(&rows, limit, 37);
+        }
+        // Containers: full, absent, sparse, bitmap, and one partly covered.
+        let mixed: Vec<u32> = (0..310_000u32)
+            .filter(|&row| match row >> 16 {
+                0 => true,
+                1 => false,
+                2 => row % 1_000 == 7,
+                3 => row % 3 != 0,
+                _ => row % 500 != 3,
+            })
+            .collect();
+        check(&mixed, 310_000, 41);
+        check(&[0, 65_535, 65_536, 131_071, 131_072], 131_073, 1_000);
+    }
+
+    #[test]
+    fn sets_are_small() {
+        assert!(
+            check(&[1, 500_000, 999_999], 1_000_000, 100_000) < 25,
+            "three rows"
+        );
+        let dense: Vec<u32> = (0..1_000_000).filter(|row| row % 2 == 0).collect();
+        assert!(
+            check(&dense, 1_000_000, 9_999) < 1_000_000 / 7,
+            "about a bit a row"
+        );
+        let nearly_all: Vec<u32> = (0..1_000_000).filter(|row| row % 5_000 != 0).collect();
+        assert!(
+            check(&nearly_all, 1_000_000, 9_999) < 1_000,
+            "two bytes an absent row"
+        );
+    }
 }

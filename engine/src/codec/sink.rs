@@ -20,6 +20,8 @@ pub(super) struct Params {
     pub(super) page_bytes: usize,
     /// Bytes of text to put into one block.
     pub(super) text_block_bytes: usize,
+    /// Parts with fewer values are neither determined by others nor determine any.
+    pub(super) least_dependent: u32,
 }
 
 impl Default for Params {
@@ -31,6 +33,8 @@ impl Default for Params {
             inline_bytes: 1_024,
             page_bytes: 16_384,
             text_block_bytes: 65_536,
+            // A few hundred bytes: not worth the two references and the slower reading.
+            least_dependent: 512,
         }
     }
 }
@@ -44,8 +48,12 @@ pub(super) struct Sink<'i> {
     compressor: Option<zstd::bulk::Compressor<'static>>,
     /// Lets tests damage bytes before their checksum is taken.
     #[cfg(test)]
-    pub(super) forge: Option<Box<dyn FnMut(&mut Vec<u8>)>>,
+    pub(super) forge: Option<Forge>,
 }
+
+/// Changes the bytes of a block.
+#[cfg(test)]
+pub(super) type Forge = Box<dyn FnMut(&mut Vec<u8>)>;
 
 impl<'i> Sink<'i> {
     pub(super) fn new(image: &'i mut ImageWriter, params: Params) -> Self {

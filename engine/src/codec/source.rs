@@ -123,6 +123,7 @@ impl<'a> Lookup<'a> {
         if code >= u64::from(self.stored.count()) {
             return Err(self.origin.corrupt("a code is beyond its table"));
         }
+        self.prepare(1)?;
         self.stored.at(code as u32)
     }
 }
@@ -144,6 +145,9 @@ impl<'a> Source<'a> {
             DIRECT => Ok(Self::Direct(open(bytes, presence.count(), repr)?)),
             TABLE => {
                 let distinct = bytes.u32().map_err(|error| origin.wire(error))?;
+                if distinct > presence.count() {
+                    return Err(origin.corrupt("a table has more numbers than values"));
+                }
                 let values = Lookup::new(origin, open(bytes, distinct, repr)?);
                 let codes = open(bytes, presence.count(), Repr::Int)?;
                 Ok(Self::Table(Box::new(Table { codes, values })))

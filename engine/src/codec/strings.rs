@@ -6,6 +6,8 @@
 //!   reference (20 bytes), length decompressed (u32), compressed or not, width, zero (u16).
 //!
 //! A block is the end of each text, bit-packed with the given width, and the texts back to back.
+//! A compressed one has instead of the ends the length of each text, in as many whole bytes as
+//! the width says: zstd makes little of ends, and next to nothing of equal lengths.
 
 use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
@@ -55,13 +57,20 @@ pub(super) fn encode<'t>(
         Access::Random => LEAST_COMPRESSED_RANDOM,
     };
     for start in (0..count).step_by(per_block as usize) {
-        let (width, block) = encode_block(start..start.saturating_add(per_block).min(count), get);
-        let packed = (block.len() >= least_compressed)
-            .then(|| sink.compress(&block, block.len() / 4 * 3))
-            .flatten();
-        write_ref(&sink.block(packed.as_ref().unwrap_or(&block)), out);
+        let indices = start..start.saturating_add(per_block).min(count);
+        let (width, block) = encode_block(indices.clone(), get);
+        if block.len() >= least_compressed {
+            let (width, raw) = unpacked_block(indices, get);
+            if let Some(packed) = sink.compress(&raw, block.len() / 4 * 3) {
+                write_ref(&sink.block(&packed), out);
+                out.u32(raw.len() as u32);
+                out.raw(&[1, width, 0, 0]);
+                continue;
+            }
+        }
+        write_ref(&sink.block(&block), out);
         out.u32(block.len() as u32);
-        out.raw(&[u8::from(packed.is_some()), width, 0, 0]);
+        out.raw(&[0, width, 0, 0]);
     }
 }
 
@@ -78,6 +87,22 @@ fn encode_block<'t>(indices: Range<u32>, get: &dyn Fn(u32) -> &'t str) -> (u8, V
     bits::pack(ends, width, &mut block);
     indices.for_each(|index| block.extend_from_slice(get(index).as_bytes()));
     (width, block)
+}
+
+/// A block before it is compressed: lengths of `width` bytes each, and the texts.
+fn unpacked_block<'t>(indices: Range<u32>, get: &dyn Fn(u32) -> &'t str) -> (u8, Vec<u8>) {
+    let longest = indices.clone().map(|index| get(index).len()).max();
+    let width = match longest.unwrap_or_default() {
+        0..=0xff => 1,
+        0x100..=0xffff => 2,
+        _ => 4,
+    };
+    let mut block = Vec::new();
+    for index in indices.clone() {
+        block.extend_from_slice(&get(index).len().to_le_bytes()[..width]);
+    }
+    indices.for_each(|index| block.extend_from_slice(get(index).as_bytes()));
+    (width as u8, block)
 }
 
 /// A sequence of texts in a sealed file.
@@ -104,16 +129,16 @@ enum Kept<'a> {
 /// A block ready to be read.
 #[derive(Clone, Debug)]
 pub(super) struct Block<'a> {
-    ends: Bytes<'a>,
-    width: u8,
+    ends: Ends<'a>,
     count: u32,
     text: Text<'a>,
 }
 
 #[derive(Clone, Debug)]
-enum Bytes<'a> {
-    Stored(&'a [u8]),
-    Unfolded(Rc<[u8]>),
+enum Ends<'a> {
+    /// Bit-packed, and the width.
+    Stored(&'a [u8], u8),
+    Unfolded(Rc<[u32]>),
 }
 
 #[derive(Clone, Debug)]
@@ -261,7 +286,7 @@ impl<'a> Strings<'a> {
             0 => Block::stored(stored, width, count),
             1 => decompress(stored, len as usize)
                 .ok_or("a block does not decompress to its length")
-                .and_then(|raw| Block::unfolded(raw, width, count)),
+                .and_then(|raw| Block::unfolded(&raw, width, count)),
             _ => Err("a block of texts has no such form"),
         };
         block.map_err(corrupt)
@@ -269,31 +294,38 @@ impl<'a> Strings<'a> {
 }
 
 impl<'a> Block<'a> {
-    fn split(bytes: &[u8], width: u8, count: u32) -> Result<usize, &'static str> {
-        let ends = bits::packed_len(count as usize, width.min(64));
-        if width > 32 || ends > bytes.len() {
-            return Err("a block of texts is too short");
-        }
-        Ok(ends)
-    }
-
     fn stored(bytes: &'a [u8], width: u8, count: u32) -> Result<Self, &'static str> {
-        let (ends, text) = bytes.split_at(Self::split(bytes, width, count)?);
+        let ends = bits::packed_len(count as usize, width.min(32));
+        let (ends, text) = match bytes.split_at_checked(ends) {
+            Some(split) if width <= 32 => split,
+            _ => return Err("a block of texts is too short"),
+        };
         let text = std::str::from_utf8(text).map_err(|_| "a text is not UTF-8")?;
         Ok(Self {
-            ends: Bytes::Stored(ends),
-            width,
+            ends: Ends::Stored(ends, width),
             count,
             text: Text::Stored(text),
         })
     }
 
-    fn unfolded(bytes: Vec<u8>, width: u8, count: u32) -> Result<Self, &'static str> {
-        let (ends, text) = bytes.split_at(Self::split(&bytes, width, count)?);
+    fn unfolded(bytes: &[u8], width: u8, count: u32) -> Result<Self, &'static str> {
+        let lengths = (count as usize).saturating_mul(width.into());
+        let (lengths, text) = match bytes.split_at_checked(lengths) {
+            Some(split) if matches!(width, 1 | 2 | 4) => split,
+            _ => return Err("a block of texts is too short"),
+        };
+        let mut ends = Vec::with_capacity(count as usize);
+        let mut end = 0u64;
+        bits::for_each(lengths, width * 8, 0, count as usize, |length| {
+            end += length;
+            ends.push(end as u32);
+        });
+        if end != text.len() as u64 {
+            return Err("texts are longer or shorter than their block");
+        }
         let text = std::str::from_utf8(text).map_err(|_| "a text is not UTF-8")?;
         Ok(Self {
-            ends: Bytes::Unfolded(ends.into()),
-            width,
+            ends: Ends::Unfolded(ends.into()),
             count,
             text: Text::Unfolded(text.into()),
         })
@@ -301,11 +333,10 @@ impl<'a> Block<'a> {
 
     #[inline]
     fn end(&self, offset: u32) -> usize {
-        let ends = match &self.ends {
-            Bytes::Stored(bytes) => bytes,
-            Bytes::Unfolded(bytes) => &**bytes,
-        };
-        bits::get(ends, self.width, offset as usize) as usize
+        match &self.ends {
+            Ends::Stored(bytes, width) => bits::get(bytes, *width, offset as usize) as usize,
+            Ends::Unfolded(ends) => ends.get(offset as usize).map_or(0, |&end| end as usize),
+        }
     }
 
     fn range(&self, offset: u32) -> Range<usize> {

@@ -102,7 +102,8 @@ impl<'a> Ordered<'a> {
         for step in &funnel.steps {
             let scan = Scan::prepare(snapshot, &[&step.condition], range, false);
             let answers = |run: &super::scan::RunScan<'_>| {
-                matches!(run.conditions[0], Condition::Constant(Truth::True)) && !run.run.is_overflow()
+                matches!(run.conditions[0], Condition::Constant(Truth::True))
+                    && !run.run.is_overflow()
             };
             if !scan.runs.iter().all(answers) {
                 return Ok(None);
@@ -115,7 +116,10 @@ impl<'a> Ordered<'a> {
                 segment: scan.segment,
                 whole: scan.whole,
             });
-            steps.push(Step { users, runs: runs.collect() });
+            steps.push(Step {
+                users,
+                runs: runs.collect(),
+            });
         }
         let by = match &funnel.by {
             Some(Operand::Property(name)) => Some(name.clone()),
@@ -126,8 +130,17 @@ impl<'a> Ordered<'a> {
             return Ok(None);
         }
         let within = funnel.within.map(|within| within.micros.max(0) as u64);
-        let settled = funnel.within.map(|within| as_of.saturating_sub(within.micros));
-        Ok(Some(Self { steps, range, within, settled, by, times }))
+        let settled = funnel
+            .within
+            .map(|within| as_of.saturating_sub(within.micros));
+        Ok(Some(Self {
+            steps,
+            range,
+            within,
+            settled,
+            by,
+            times,
+        }))
     }
 
     /// The scans of all steps, for cutting morsels.
@@ -164,9 +177,13 @@ impl<'a> Ordered<'a> {
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
         let mut users = Words::new();
-        let Worker { starts, skipped, .. } = worker;
+        let Worker {
+            starts, skipped, ..
+        } = worker;
         let none = TraitTable::default();
-        self.steps[step].users.collect(morsel, &none, starts, skipped, &mut users)?;
+        self.steps[step]
+            .users
+            .collect(morsel, &none, starts, skipped, &mut users)?;
         Ok(users)
     }
 
@@ -185,7 +202,13 @@ impl<'a> Ordered<'a> {
         }
         // Only a breakdown and open windows need the rows of those who came no further.
         let everyone = self.by.is_some();
-        let OrderedScratch { starts, lists, origins, search, micros } = scratch;
+        let OrderedScratch {
+            starts,
+            lists,
+            origins,
+            search,
+            micros,
+        } = scratch;
         let mut sources = self.sources(morsel, starts, worker)?;
         let slow = self.slow_users(morsel, &sources, &entered)?;
         entered.and_not(&slow);
@@ -206,8 +229,10 @@ impl<'a> Ordered<'a> {
         origins.resize_with(self.steps.len(), Vec::new);
         for low in candidates.iter() {
             let reached = self.fill_lists(&sources, low, lists, origins);
-            let step_lists: Vec<StepList<'_, i64>> =
-                lists[..reached].iter().map(|times| StepList::new(times)).collect();
+            let step_lists: Vec<StepList<'_, i64>> = lists[..reached]
+                .iter()
+                .map(|times| StepList::new(times))
+                .collect();
             if !self.times && !everyone {
                 let level = search.level(&step_lists, self.within);
                 tally.add_level(plain, level, open);
@@ -248,7 +273,9 @@ impl<'a> Ordered<'a> {
             let mut sources = Vec::with_capacity(step.runs.len());
             for run in &step.runs {
                 let rows = run.run.container_rows(morsel.key)?;
-                let Some(starts) = tables.next() else { continue };
+                let Some(starts) = tables.next() else {
+                    continue;
+                };
                 if rows.is_empty() {
                     continue;
                 }
@@ -259,7 +286,14 @@ impl<'a> Ordered<'a> {
                 };
                 let times = run.run.times(rows.clone())?;
                 let (first_row, whole) = (rows.start, run.whole);
-                sources.push(Source { starts, first_row, times, run: run.run, whole, by });
+                sources.push(Source {
+                    starts,
+                    first_row,
+                    times,
+                    run: run.run,
+                    whole,
+                    by,
+                });
             }
             all.push(sources);
         }
@@ -278,7 +312,10 @@ impl<'a> Ordered<'a> {
         for source in sources.iter().flatten() {
             let rows = source.first_row..source.first_row + source.times.len() as u32;
             for [row, _] in source.run.ties(rows)?.pairs() {
-                let low = source.starts.partition_point(|start| start <= row).saturating_sub(1);
+                let low = source
+                    .starts
+                    .partition_point(|start| start <= row)
+                    .saturating_sub(1);
                 slow.insert(low as u16);
             }
         }
@@ -287,16 +324,19 @@ impl<'a> Ordered<'a> {
         for run in runs {
             let mut users = Words::new();
             run.run.users()?.or_into(morsel.key, &mut users);
-            let known = layers
-                .iter_mut()
-                .find(|(partition, segment, _)| (*partition, *segment) == (run.partition, run.segment));
+            let known = layers.iter_mut().find(|(partition, segment, _)| {
+                (*partition, *segment) == (run.partition, run.segment)
+            });
             match known {
                 Some((_, _, all)) => all.or(&users),
                 None => layers.push((run.partition, run.segment, users)),
             }
         }
         layers.sort_by_key(|(partition, segment, _)| (*partition, *segment));
-        for group in layers.chunk_by(|left, right| left.0 == right.0).filter(|group| group.len() > 1) {
+        for group in layers
+            .chunk_by(|left, right| left.0 == right.0)
+            .filter(|group| group.len() > 1)
+        {
             let mut seen = Words::new();
             for (_, _, users) in group {
                 let mut again = users.clone();
@@ -370,7 +410,10 @@ impl<'a> Ordered<'a> {
                 group = Some(group_of(source, rows.start as u32, tally)?);
             }
         }
-        Ok((group.unwrap_or_else(|| tally.group(None, Some(ByKey::None))), open))
+        Ok((
+            group.unwrap_or_else(|| tally.group(None, Some(ByKey::None))),
+            open,
+        ))
     }
 }
 
@@ -383,8 +426,12 @@ impl Source<'_, '_> {
         if self.whole || start == end {
             return start..end;
         }
-        let before = partition(end - start, |index| self.times.get(start + index) < range.first);
-        let inside = partition(end - start, |index| self.times.get(start + index) <= range.last);
+        let before = partition(end - start, |index| {
+            self.times.get(start + index) < range.first
+        });
+        let inside = partition(end - start, |index| {
+            self.times.get(start + index) <= range.last
+        });
         start + before..start + inside.max(before)
     }
 }
@@ -396,7 +443,10 @@ impl<'a> ByColumn<'a> {
             [part] => part.coded().map(|text| text.len() as usize),
             _ => None,
         });
-        Ok(Self { column, groups: vec![None; codes.unwrap_or(0)] })
+        Ok(Self {
+            column,
+            groups: vec![None; codes.unwrap_or(0)],
+        })
     }
 }
 
@@ -407,7 +457,11 @@ fn group_of(
     tally: &mut FunnelTally,
 ) -> Result<GroupId, QueryError> {
     let row = source.first_row + row;
-    let Some(ByColumn { column: Some(column), groups }) = &mut source.by else {
+    let Some(ByColumn {
+        column: Some(column),
+        groups,
+    }) = &mut source.by
+    else {
         return Ok(tally.group(None, Some(ByKey::None)));
     };
     if let [part] = column.parts()
@@ -426,7 +480,9 @@ fn group_of(
     }
     let value = column.value(row)?;
     let texts = value.iter().flat_map(|value| value.scalars());
-    let smallest = texts.map(|scalar| scalar.canonical_text().into_owned()).min();
+    let smallest = texts
+        .map(|scalar| scalar.canonical_text().into_owned())
+        .min();
     Ok(tally.group(None, Some(smallest.map_or(ByKey::None, ByKey::Value))))
 }
 
@@ -441,9 +497,13 @@ fn origin(origins: &[(u32, u32, u32)], index: usize) -> (usize, u32) {
 /// True where the lists of each step's times decide: nothing but a window, a range, users and a
 /// breakdown by a property of the first event, and steps of different single names.
 fn is_plain(funnel: &Funnel) -> bool {
-    let names: Vec<Option<&str>> =
-        funnel.steps.iter().map(|step| step.condition.as_event()).collect();
-    let different = |index: usize| names[index].is_some() && !names[..index].contains(&names[index]);
+    let names: Vec<Option<&str>> = funnel
+        .steps
+        .iter()
+        .map(|step| step.condition.as_event())
+        .collect();
+    let different =
+        |index: usize| names[index].is_some() && !names[..index].contains(&names[index]);
     funnel.mode == FunnelMode::Ordered
         && funnel.entries == Entries::Best
         && funnel.exclude.is_none()
