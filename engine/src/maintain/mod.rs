@@ -9,15 +9,21 @@ mod runs;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::error::{StorageError, WriteError};
-use crate::store::shared::Shared;
+use crate::store::shared::{Shared, lock};
+use crate::write::group::Durability;
 
 /// How often the compactor looks at retention and expired message ids without being woken.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
+
+/// Shortest time between two looks at whether a sync is due.
+const SHORTEST_TICK: Duration = Duration::from_millis(1);
+/// A log that nobody has written to for this long is sealed.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Wakes the background threads. A wake-up that finds one pending already adds nothing.
 #[derive(Debug)]
@@ -65,16 +71,22 @@ impl Maintenance {
         let flusher = (Arc::clone(shared), stopped.clone());
         maintenance.spawn("pugmark-flush", move || {
             let (shared, stopped) = flusher;
-            run(&shared, &stopped, &shared.wake.flusher.1, |shared| {
+            let tick = match shared.options.durability {
+                Durability::Interval(interval) => interval.clamp(SHORTEST_TICK, LOOK_AROUND),
+                Durability::EveryCommit | Durability::None => LOOK_AROUND,
+            };
+            let mut idle = Idle::default();
+            run(&shared, &stopped, &shared.wake.flusher.1, tick, |shared| {
+                shared.log.sync_if_due()?;
                 while shared.flush_oldest()? {}
                 shared.wake_compactor();
-                Ok(())
+                idle.seal_log_when_quiet(shared)
             });
         })?;
         let compactor = (Arc::clone(shared), stopped);
         maintenance.spawn("pugmark-compact", move || {
             let (shared, stopped) = compactor;
-            run(&shared, &stopped, &shared.wake.compactor.1, |shared| {
+            run(&shared, &stopped, &shared.wake.compactor.1, LOOK_AROUND, |shared| {
                 shared.drop_expired()?;
                 shared.tidy_runs()?;
                 while shared.options.background_compaction && shared.compact_step()? {
@@ -106,7 +118,7 @@ impl Maintenance {
     pub(crate) fn stop(&mut self) {
         self.stop = None;
         for thread in self.threads.drain(..) {
-            // A panicked thread has poisoned nothing that a reader sees; its work is redone on opening.
+            // A panic has poisoned the store already; what it left undone is redone on opening.
             let _panicked = thread.join();
         }
     }
@@ -118,18 +130,59 @@ impl Drop for Maintenance {
     }
 }
 
-/// Works at every wake-up until told to stop; the channel of `stopped` closes then.
+/// Notices when nobody writes. The last record of an open log is the one place where damage
+/// cannot be told from a torn tail, so a quiet log is ended with a seal and a new file begun.
+#[derive(Debug, Default)]
+struct Idle {
+    /// The log's next record when it was last seen to change, and when that was.
+    last: Option<(u64, Instant)>,
+}
+
+impl Idle {
+    fn seal_log_when_quiet(&mut self, shared: &Shared) -> Result<(), WriteError> {
+        let next = shared.log.next_record();
+        match self.last {
+            Some((seen, since)) if seen == next => {
+                if since.elapsed() >= QUIET && shared.log.current_file().1 > 0 {
+                    let append = lock(&shared.append);
+                    let rotated = shared.log.rotate(shared.take_file())?;
+                    drop(append);
+                    shared.log.wait_synced(rotated)?;
+                }
+            }
+            _ => self.last = Some((next, Instant::now())),
+        }
+        Ok(())
+    }
+}
+
+/// Poisons the store when a background thread panics, or its writers would wait for ever.
+struct PanicGuard<'a>(&'a Shared);
+
+impl Drop for PanicGuard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let source = std::io::Error::other("a background thread panicked, which is a bug");
+            let place = std::path::Path::new("the store");
+            self.0.poison(&StorageError::new("maintain", place, source));
+        }
+    }
+}
+
+/// Works at every wake-up, and every `tick`, until told to stop; the channel of `stopped` closes then.
 fn run(
     shared: &Shared,
     stopped: &Receiver<()>,
     wake: &Receiver<()>,
-    work: impl Fn(&Shared) -> Result<(), WriteError>,
+    tick: Duration,
+    mut work: impl FnMut(&Shared) -> Result<(), WriteError>,
 ) {
+    let _guard = PanicGuard(shared);
     loop {
         crossbeam::channel::select! {
             recv(stopped) -> _ => return,
             recv(wake) -> _ => {}
-            default(LOOK_AROUND) => {}
+            default(tick) => {}
         }
         if let Err(error) = work(shared) {
             shared.poison(&cause_of(error));
