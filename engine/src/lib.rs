@@ -24,6 +24,9 @@ mod verify;
 pub mod write;
 
 pub use batch::{BatchBuilder, BatchColumns, EventBatch};
+#[cfg(feature = "failpoints")]
+#[doc(hidden)]
+pub use crash::CRASH_POINTS;
 pub use error::{
     BatchError, BatchProblem, Corruption, OpenError, ReadError, StorageError, WriteError,
 };

@@ -10,11 +10,12 @@
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::dedup::MessageIds;
 use crate::dictionary::Dictionary;
 use crate::error::{Corruption, OpenError, WriteError};
-use crate::manifest::{Manifest, ids_file, message_ids_file, segment_file};
+use crate::manifest::{MANIFEST, Manifest, ids_file, message_ids_file, segment_file};
 use crate::options::Options;
 use crate::segment::{BuildOptions, Partition};
 use crate::storage::{LockError, Storage, WriterLock};
@@ -37,9 +38,13 @@ pub(crate) fn open(
     let writer_lock = take_lock(&*storage)?;
     let manifest = match Manifest::load(&*storage)? {
         Some(manifest) => manifest,
-        None => create(&*storage, &options)?,
+        None => {
+            refuse_lost_manifest(&*storage)?;
+            create(&*storage, &options)?
+        }
     };
     let next_file = remove_garbage(&*storage, &manifest)?;
+    crate::crash::crash_point!("recover.garbage_removed");
 
     let seed = manifest.seed;
     let dictionary = Dictionary::open(Arc::clone(&storage), seed, &manifest.ids)?;
@@ -83,6 +88,7 @@ pub(crate) fn open(
         version,
         next_file + 1,
     );
+    crate::crash::crash_point!("recover.replayed");
     let active = shared.state().active;
     replayed.into_iter().for_each(|batch| active.publish(batch));
     Ok((Arc::new(shared), writer_lock))
@@ -105,6 +111,22 @@ pub(crate) fn build_options(options: &Options) -> BuildOptions {
         target_bytes: options.segment_bytes,
         ..BuildOptions::default()
     }
+}
+
+/// The manifest is the first file of a store, so others without it are a damaged store; making a
+/// new one here would remove them as garbage.
+fn refuse_lost_manifest(storage: &dyn Storage) -> Result<(), OpenError> {
+    for directory in DIRECTORIES {
+        let files = match storage.list(directory) {
+            Err(error) if error.is_not_found() => continue,
+            files => files?,
+        };
+        if !files.is_empty() {
+            let what = "is missing, but other files of a store are there";
+            return Err(Corruption::new(&storage.path(MANIFEST), 0, what).into());
+        }
+    }
+    Ok(())
 }
 
 fn create(storage: &dyn Storage, options: &Options) -> Result<Manifest, OpenError> {
@@ -246,5 +268,10 @@ pub(crate) fn memtable_of(
 /// Closes the write path: no more appends, the log sealed.
 pub(crate) fn close(shared: &Shared) -> Result<(), WriteError> {
     lock(&shared.append).closed = true;
+    shared.closing.store(true, Ordering::SeqCst);
+    {
+        let _waiters_wait = lock(&shared.flush_wait);
+        shared.flushed.notify_all();
+    }
     shared.log.close()
 }

@@ -61,16 +61,38 @@ impl From<StorageError> for VerifyError {
     }
 }
 
-/// Verifies the store in `storage`.
+/// How often verification starts over where the store changed under it.
+const ATTEMPTS: usize = 100;
+
+/// Verifies the store in `storage`, which may be written meanwhile: where a file is gone and the
+/// manifest is a newer one, verification starts over with that.
 pub(crate) fn verify(storage: &Arc<dyn Storage>) -> Result<VerifyReport, VerifyError> {
-    let manifest = Manifest::load(&**storage)?.ok_or_else(|| OpenError::NotAStore {
-        path: storage.path(""),
-    })?;
+    let mut attempt = 0;
+    loop {
+        let manifest = load(&**storage)?;
+        match verify_version(storage, &manifest) {
+            Err(_) if attempt < ATTEMPTS && load(&**storage)?.version != manifest.version => {
+                attempt += 1;
+            }
+            done => return done,
+        }
+    }
+}
+
+fn load(storage: &dyn Storage) -> Result<Manifest, OpenError> {
+    let path = || storage.path("");
+    Manifest::load(storage)?.ok_or_else(|| OpenError::NotAStore { path: path() })
+}
+
+fn verify_version(
+    storage: &Arc<dyn Storage>,
+    manifest: &Manifest,
+) -> Result<VerifyReport, VerifyError> {
     let mut report = VerifyReport {
         files: 1,
         ..VerifyReport::default()
     };
-    check_layers(&**storage, &manifest)?;
+    check_layers(&**storage, manifest)?;
     for entry in &manifest.segments {
         verify_segment(&**storage, entry, manifest.partition_micros)?;
         report.files += 1;
@@ -126,6 +148,7 @@ fn verify_segment(
             return Err(damaged("rows lie outside of the segment's partition").into());
         }
     }
+    segment.verify()?;
     Ok(())
 }
 

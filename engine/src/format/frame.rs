@@ -211,23 +211,12 @@ mod tests {
     }
 
     #[test]
-    fn every_flip_and_truncation_is_noticed_or_harmless() {
+    fn every_flip_and_truncation_is_noticed() {
         let (file, blocks) = framed();
-        let expected = contents(file.clone(), &blocks).unwrap();
-        let padding: Vec<usize> = blocks
-            .iter()
-            .flat_map(|block| {
-                let end = block.offset as usize + block.len as usize;
-                end..end.next_multiple_of(8)
-            })
-            .collect();
         for bit in 0..file.len() * 8 {
             let mut damaged = file.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            match contents(damaged, &blocks) {
-                Ok(found) => assert!(found == expected && padding.contains(&(bit / 8))),
-                Err(_) => assert!(!padding.contains(&(bit / 8))),
-            }
+            assert!(contents(damaged, &blocks).is_err(), "bit {bit}");
         }
         for len in 0..file.len() {
             assert!(contents(file[..len].to_vec(), &blocks).is_err());

@@ -161,9 +161,23 @@ impl Sealed {
             if checksum(bytes) != block.checksum {
                 return Err(damaged("a block's checksum does not match"));
             }
+            if self
+                .padding(start + bytes.len())
+                .iter()
+                .any(|&byte| byte != 0)
+            {
+                return Err(damaged("a block's padding is not zero"));
+            }
             word.fetch_or(bit, Ordering::Relaxed);
         }
         Ok(bytes)
+    }
+
+    /// The zeros up to the next place where a block may begin.
+    fn padding(&self, end: usize) -> &[u8] {
+        self.bytes
+            .get(end..end.next_multiple_of(8))
+            .unwrap_or_default()
     }
 
     /// Turns a wire error inside `block` into a corruption of this file.

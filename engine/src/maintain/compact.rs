@@ -47,9 +47,9 @@ impl Shared {
             entries.push(self.write_segment(image.meta, &image.bytes)?);
             Ok::<(), WriteError>(())
         })?;
-        crate::crash_point!("compact.segments_written");
+        crate::crash::crash_point!("compact.segments_written");
         self.replace_segments(&plan.numbers, entries)?;
-        crate::crash_point!("compact.published");
+        crate::crash::crash_point!("compact.published");
         self.remove_segments(&plan.numbers)?;
         Ok(true)
     }

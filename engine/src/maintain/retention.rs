@@ -2,7 +2,7 @@
 
 use crate::error::WriteError;
 use crate::segment::Partition;
-use crate::store::shared::Shared;
+use crate::store::shared::{Shared, lock};
 
 impl Shared {
     /// Drops the partitions that the retention option has passed.
@@ -18,6 +18,8 @@ impl Shared {
 
     /// Drops the partitions that end at or before `time`. Returns how many segments went.
     pub(crate) fn drop_before(&self, time: i64) -> Result<usize, WriteError> {
+        // A compaction of the same segments would bring them back.
+        let _no_compaction = lock(&self.compacting);
         let version = self.version();
         let length = version.manifest.partition_micros;
         let passed = |partition: Partition| match partition {
@@ -35,7 +37,7 @@ impl Shared {
             .collect();
         if !numbers.is_empty() {
             self.replace_segments(&numbers, Vec::new())?;
-            crate::crash_point!("drop.published");
+            crate::crash::crash_point!("drop.published");
             self.remove_segments(&numbers)?;
         }
         Ok(numbers.len())

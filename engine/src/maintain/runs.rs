@@ -33,6 +33,7 @@ impl Shared {
             },
             |_| {},
         )?;
+        crate::crash::crash_point!("ids.merged");
         self.dictionary.install_merged(&runs, merged)?;
         for run in &runs {
             self.storage.remove(&ids_file(run.number))?;
@@ -79,6 +80,7 @@ impl Shared {
             },
             |_| {},
         )?;
+        crate::crash::crash_point!("message_ids.merged");
         lock(&self.append)
             .message_ids
             .install_merged(&plan, merged)?;

@@ -124,6 +124,7 @@ impl Manifest {
         let mut file = storage.create(MANIFEST_NEW)?;
         file.append(&codec::encode(self))?;
         file.sync()?;
+        crate::crash::crash_point!("publish.written");
         storage.rename(MANIFEST_NEW, MANIFEST)
     }
 }

@@ -143,7 +143,7 @@ impl Storage for OsStorage {
         file.set_len(0)
             .and_then(|()| file.write_all(this_process().as_bytes()))
             .map_err(failed("write"))?;
-        Ok(Box::new(OsLock { _file: file }))
+        Ok(Box::new(OsLock { file }))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -177,13 +177,21 @@ impl FileWriter for OsWriter {
     }
 }
 
-/// Holds the lock as long as the file is open.
+/// Holds the lock of the open file.
 #[derive(Debug)]
 struct OsLock {
-    _file: File,
+    file: File,
 }
 
 impl WriterLock for OsLock {}
+
+impl Drop for OsLock {
+    /// Closing the file is not enough: a child that another thread is just starting has a copy
+    /// of it until it runs its own program, and with it the lock.
+    fn drop(&mut self) {
+        let _closing_unlocks_too = self.file.unlock();
+    }
+}
 
 /// Process id and command of this process, as the lock file says it.
 fn this_process() -> String {

@@ -231,7 +231,11 @@ impl Store {
     /// Where the store is open for reading only.
     pub fn bulk_load(&self, key: u128) -> Result<BulkLoad, WriteError> {
         match &self.role {
-            Role::Writer(writer) => Ok(BulkLoad::begin(Arc::clone(&writer.shared), key)),
+            Role::Writer(writer) => Ok(BulkLoad::begin(
+                self.clone(),
+                Arc::clone(&writer.shared),
+                key,
+            )),
             Role::Reader(_) => Err(WriteError::ReadOnly),
         }
     }
@@ -319,7 +323,8 @@ impl Store {
         Ok(stats::collect(&self.snapshot()?, &manifest)?)
     }
 
-    /// Reads everything and checks every checksum and invariant. Never changes a file.
+    /// Reads everything and checks every checksum and invariant, flushing first. Compaction
+    /// waits meanwhile; appends and readers do not.
     ///
     /// # Errors
     /// The first damage found, with file and offset.
@@ -327,6 +332,9 @@ impl Store {
         match &self.role {
             Role::Writer(writer) => {
                 self.flush()?;
+                // So that files stay while they are read; flushes only add some.
+                let _no_compaction = lock(&writer.shared.compacting);
+                let _no_tidying = lock(&writer.shared.tidying);
                 verify::verify(&writer.shared.storage)
             }
             Role::Reader(reader) => verify::verify(reader.storage()),

@@ -2,7 +2,7 @@
 //! tables beside it, and the one way to publish the next version.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::dictionary::Dictionary;
@@ -83,6 +83,8 @@ pub(crate) struct Shared {
     pub(crate) flushed: Condvar,
     pub(crate) flush_wait: Mutex<()>,
     pub(crate) poison: Poison,
+    /// Set when nothing will be flushed any more.
+    pub(crate) closing: AtomicBool,
     /// Held from sealing the dictionary's tail to installing the run.
     pub(crate) sealing: Mutex<()>,
     /// Held while runs of the dictionary or of message ids are merged.
@@ -152,6 +154,7 @@ impl Shared {
             flushed: Condvar::new(),
             flush_wait: Mutex::new(()),
             poison: Poison::default(),
+            closing: AtomicBool::new(false),
             sealing: Mutex::new(()),
             tidying: Mutex::new(()),
             compacting: Mutex::new(()),
@@ -166,6 +169,15 @@ impl Shared {
         self.poison.set(cause);
         let _guard = lock(&self.flush_wait);
         self.flushed.notify_all();
+    }
+
+    /// Refuses to wait for a flush that will not come.
+    pub(crate) fn check_flushing(&self) -> Result<(), WriteError> {
+        self.poison.check()?;
+        if self.closing.load(Ordering::SeqCst) {
+            return Err(WriteError::Closed);
+        }
+        Ok(())
     }
 
     /// The current state, for a snapshot.
@@ -221,7 +233,7 @@ impl Shared {
             self.poison(&error);
             return Err(error.into());
         }
-        crate::crash_point!("publish.renamed");
+        crate::crash::crash_point!("publish.renamed");
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.version = Arc::new(version);
         swap(&mut state);

@@ -128,7 +128,7 @@ impl Shared {
         drop(state);
         if let Some(ticket) = ticket {
             self.log.wait(ticket)?;
-            crate::crash_point!("append.synced");
+            crate::crash::crash_point!("append.synced");
             self.publish_batches(ticket);
         }
         self.freeze_if_full()?;

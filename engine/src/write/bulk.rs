@@ -11,6 +11,7 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 
 use crate::batch::{EventBatch, ResolvedBatch};
 use crate::error::WriteError;
+use crate::store::Store;
 use crate::store::shared::{Shared, lock};
 use crate::write::append::resolve;
 use crate::write::memtable::{MemBatch, build_images};
@@ -19,9 +20,10 @@ use crate::write::record::{BatchKind, Progress};
 /// A bulk load in progress, from [`Store::bulk_load`](crate::Store::bulk_load).
 ///
 /// Dropping it without [`finish`](BulkLoad::finish) leaves what was published so far; the same
-/// load begun again goes on from there.
+/// load begun again goes on from there. It keeps the store open, and with it the writer's lock.
 #[derive(Debug)]
 pub struct BulkLoad {
+    _store: Store,
     shared: Arc<Shared>,
     progress: Progress,
     gathered: Vec<ResolvedBatch>,
@@ -40,7 +42,7 @@ struct Builder {
 type Work = (Vec<ResolvedBatch>, Progress);
 
 impl BulkLoad {
-    pub(crate) fn begin(shared: Arc<Shared>, key: u128) -> Self {
+    pub(crate) fn begin(store: Store, shared: Arc<Shared>, key: u128) -> Self {
         let fresh = Progress {
             key,
             rows_done: 0,
@@ -48,6 +50,7 @@ impl BulkLoad {
         };
         let progress = shared.progress_of(key).unwrap_or(fresh);
         Self {
+            _store: store,
             shared,
             progress,
             gathered: Vec::new(),
@@ -136,6 +139,16 @@ impl BulkLoad {
     }
 }
 
+impl Drop for BulkLoad {
+    /// Waits for what was handed over, since nothing may be written once the lock is released.
+    fn drop(&mut self) {
+        if let Some(Builder { work, thread, .. }) = self.builder.take() {
+            drop(work);
+            let _panicked = thread.join();
+        }
+    }
+}
+
 impl Builder {
     fn spawn(shared: Arc<Shared>) -> Result<Self, WriteError> {
         let (work, inbox) = bounded::<Work>(0);
@@ -189,12 +202,15 @@ impl Shared {
     ///
     /// The rows take one arrival number, after everything appended so far; so the active memory
     /// table is frozen first, or its arrival interval would span theirs, and flushed, so that
-    /// segments of one partition are always published in arrival order.
+    /// segments of one partition are always published in arrival order. What is appended later
+    /// may be flushed before these rows are published, so nothing may be merged in between: the
+    /// merged interval would span theirs.
     fn publish_bulk(
         &self,
         batches: Vec<ResolvedBatch>,
         progress: Progress,
     ) -> Result<(), WriteError> {
+        let no_compaction = lock(&self.compacting);
         let arrival = {
             let mut append = lock(&self.append);
             self.freeze(&mut append)?;
@@ -222,9 +238,10 @@ impl Shared {
             .into_iter()
             .map(|image| (image.meta, image.bytes.into()));
         let entries = self.write_segments(images.collect())?;
-        crate::crash_point!("bulk.segments_written");
+        crate::crash::crash_point!("bulk.segments_written");
         self.wait_flushed_before(arrival)?;
         self.publish_flush(entries, &[progress], arrival + 1, None)?;
+        drop(no_compaction);
         self.wake_compactor();
         Ok(())
     }

@@ -39,7 +39,7 @@ impl Shared {
     pub(crate) fn wait_for_room(&self) -> Result<(), WriteError> {
         let mut guard = lock(&self.flush_wait);
         loop {
-            self.poison.check()?;
+            self.check_flushing()?;
             if self.state().frozen.len() <= self.options.max_frozen {
                 return Ok(());
             }
@@ -54,7 +54,7 @@ impl Shared {
     pub(crate) fn wait_flushed_before(&self, arrival: u64) -> Result<(), WriteError> {
         let mut guard = lock(&self.flush_wait);
         loop {
-            self.poison.check()?;
+            self.check_flushing()?;
             if self
                 .state()
                 .frozen
@@ -112,11 +112,12 @@ impl Shared {
             return Ok(false);
         };
         self.log.wait_synced(frozen.rotated)?;
+        crate::crash::crash_point!("flush.frozen");
         if let Some(ticket) = frozen.last_ticket {
             self.publish_batches(ticket);
         }
         let entries = self.write_segments(self.final_images(&frozen.memtable)?)?;
-        crate::crash_point!("flush.segments_written");
+        crate::crash::crash_point!("flush.segments_written");
         if let Some(SealedMessageIds { meta, image }) = &frozen.message_ids {
             write_sealed(
                 &*self.storage,
@@ -153,7 +154,7 @@ impl Shared {
             }
             None => None,
         };
-        crate::crash_point!("flush.ids_written");
+        crate::crash::crash_point!("flush.ids_written");
         self.publish(
             |manifest| {
                 manifest.segments.extend(entries);
@@ -174,7 +175,7 @@ impl Shared {
                 }
             },
         )?;
-        crate::crash_point!("flush.published");
+        crate::crash::crash_point!("flush.published");
         if let Some(run) = ids {
             self.dictionary.install(run)?;
         }
