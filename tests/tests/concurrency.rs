@@ -1,0 +1,155 @@
+//! Readers beside writers, flushes, compactions and loads see whole batches, all that were
+//! acknowledged, and never less than before.
+//!
+//! Every batch adds up to zero over users and partitions, so half a batch shows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use pugmark_engine::storage::{MemoryStorage, OsStorage, Storage};
+use pugmark_engine::{Snapshot, Store, Value};
+use pugmark_tests::dice::Dice;
+use pugmark_tests::events::{DAY, Event, START, batch_of};
+use pugmark_tests::history::{open, tiny_options};
+use pugmark_tests::is_long;
+use pugmark_tests::trail::dump;
+
+/// Events of each batch.
+const ROWS: usize = 6;
+const WRITERS: usize = 2;
+
+/// A batch whose `delta`s add up to zero, over several users, names and partitions.
+fn zero_sum(dice: &mut Dice, writer: usize, number: i64) -> Vec<Event> {
+    let mut left = 0;
+    let mut events = Vec::new();
+    for row in 0..ROWS {
+        let delta = if row + 1 == ROWS {
+            -left
+        } else {
+            dice.below(100) as i64 - 50
+        };
+        left += delta;
+        events.push(Event {
+            user: format!("user-{}", dice.below(20)),
+            time: START + dice.below(60) as i64 * DAY,
+            name: format!("name-{}", dice.below(3)),
+            properties: vec![
+                ("delta".to_owned(), Value::I64(delta)),
+                ("batch".to_owned(), Value::I64(number * 100 + writer as i64)),
+            ],
+            message_id: None,
+        });
+    }
+    events
+}
+
+/// Checks a snapshot and returns how many batches it has. `acknowledged` was read before the
+/// snapshot was taken.
+fn check(snapshot: &Snapshot, acknowledged: &[i64; WRITERS + 1]) -> usize {
+    let trails = dump(snapshot).unwrap();
+    let mut batches: BTreeMap<i64, (usize, i64)> = BTreeMap::new();
+    let number = |cell: &str| cell.trim_end_matches('i').parse::<i64>().unwrap();
+    for row in trails.events.values().flatten() {
+        let batch = batches.entry(number(&row.properties["batch"])).or_default();
+        batch.0 += 1;
+        batch.1 += number(&row.properties["delta"]);
+    }
+    for (batch, &(rows, sum)) in &batches {
+        assert_eq!((rows, sum), (ROWS, 0), "batch {batch} is torn");
+    }
+    for (writer, &count) in acknowledged.iter().enumerate() {
+        for number in 0..count {
+            let batch = number * 100 + writer as i64;
+            assert!(
+                batches.contains_key(&batch),
+                "batch {batch} was acknowledged and is missing"
+            );
+        }
+    }
+    batches.len()
+}
+
+fn readers_beside_writers(storage: Arc<dyn Storage>, batches: i64) {
+    let options = tiny_options();
+    let store = open(Arc::clone(&storage), &options).unwrap();
+    let reader = Store::builder("")
+        .storage(storage)
+        .options(options)
+        .read_only()
+        .open()
+        .unwrap();
+    let acknowledged: [AtomicI64; WRITERS + 1] = Default::default();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (store, reader, acknowledged, done) = (&store, &reader, &acknowledged, &done);
+        let mut working = Vec::new();
+        for (writer, count) in acknowledged.iter().enumerate().take(WRITERS) {
+            working.push(scope.spawn(move || {
+                let mut dice = Dice::new(writer as u64);
+                for number in 0..batches {
+                    store
+                        .append(batch_of(&zero_sum(&mut dice, writer, number)))
+                        .unwrap();
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            }));
+        }
+        working.push(scope.spawn(move || {
+            let mut dice = Dice::new(77);
+            for number in 0..batches / 10 {
+                let mut load = store.bulk_load(number as u128).unwrap();
+                let batch = batch_of(&zero_sum(&mut dice, WRITERS, number));
+                load.append(batch, ROWS as u64).unwrap();
+                load.finish(ROWS as u64).unwrap();
+                acknowledged[WRITERS].fetch_add(1, Ordering::SeqCst);
+                match dice.below(3) {
+                    0 => store.flush().unwrap(),
+                    1 => store.compact().unwrap(),
+                    _ => drop(store.verify().unwrap()),
+                }
+            }
+        }));
+        for source in [store, reader] {
+            scope.spawn(move || {
+                let mut before = 0;
+                while !done.load(Ordering::SeqCst) {
+                    let known =
+                        std::array::from_fn(|writer| acknowledged[writer].load(Ordering::SeqCst));
+                    let snapshot = source.snapshot().unwrap();
+                    let found = check(&snapshot, &known);
+                    assert!(
+                        found >= before,
+                        "a later snapshot has {found} batches, not {before}"
+                    );
+                    before = found;
+                }
+            });
+        }
+        let failed = working
+            .into_iter()
+            .filter_map(|thread| thread.join().err())
+            .next();
+        done.store(true, Ordering::SeqCst);
+        assert!(failed.is_none(), "a writer panicked");
+    });
+    let all = [batches, batches, batches / 10];
+    assert_eq!(
+        check(&store.snapshot().unwrap(), &all) as i64,
+        all.iter().sum::<i64>()
+    );
+    store.verify().unwrap();
+}
+
+#[test]
+fn in_memory() {
+    let batches = if is_long() { 5_000 } else { 150 };
+    readers_beside_writers(Arc::new(MemoryStorage::new()), batches);
+}
+
+#[test]
+fn on_real_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let batches = if is_long() { 2_000 } else { 100 };
+    readers_beside_writers(Arc::new(OsStorage::open(directory.path())), batches);
+}
