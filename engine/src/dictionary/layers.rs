@@ -17,7 +17,7 @@ pub(super) struct Layers {
 }
 
 impl Layers {
-    /// The latest ordinal below `limit` of the id.
+    /// The latest ordinal below `limit` of the id; no run reaches beyond `limit`.
     pub(super) fn find(
         &self,
         id: Spelling<'_>,

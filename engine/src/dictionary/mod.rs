@@ -34,12 +34,16 @@ use roaring::RoaringBitmap;
 use self::layers::Layers;
 use self::run::{NOT_FOUND, Run, RunWriter};
 use self::spelling::{KeySpelling, Spelling};
-use self::tail::{PART_IDS, Part};
+use self::tail::Part;
 use crate::error::{Corruption, ReadError, WriteError};
 use crate::ids::UserKey;
 use crate::storage::{FileWriter, Storage};
 
 pub use snapshot::{DictionarySnapshot, UserId};
+
+/// Ids after which a part of the tail is closed and another begun: bounds how long a growing
+/// hash table holds up an append.
+const PART_IDS: u32 = 1 << 20;
 
 /// A sealed run of the dictionary, as the manifest names it: the ids of the ordinals
 /// `first..first + count` in the file `ids/<number>.ids`.
@@ -75,6 +79,8 @@ pub struct Dictionary {
     layers: RwLock<Arc<Layers>>,
     /// The next ordinal: everything below is in `layers`.
     next: AtomicU32,
+    /// Most ids of a part of the tail.
+    part_ids: u32,
     assigning: Mutex<()>,
 }
 
@@ -112,6 +118,7 @@ impl Dictionary {
             seed,
             layers: RwLock::new(Arc::new(Layers { runs, parts })),
             next: AtomicU32::new(next),
+            part_ids: PART_IDS,
             assigning: Mutex::new(()),
         }
     }
@@ -167,9 +174,11 @@ impl Dictionary {
 
     /// The state of now, which later appends, seals, merges and erasures do not change.
     pub fn snapshot(&self) -> DictionarySnapshot {
-        // The length first: what is below it is in any layers read later.
-        let len = self.len();
-        DictionarySnapshot::new(self.layers(), len, self.seed)
+        let layers = self.layers();
+        // Not `self.len()`: of all that grows, these layers hold the youngest part's ids only.
+        let youngest = &layers.parts[layers.parts.len() - 1];
+        let len = youngest.first() + youngest.read().len();
+        DictionarySnapshot::new(layers, len, self.seed)
     }
 
     /// The ordinal of an id; see [`DictionarySnapshot::find`].
@@ -358,7 +367,7 @@ impl Assigning<'_> {
     fn open_part(&self) -> Arc<Part> {
         let layers = self.dictionary.layers();
         let youngest = &layers.parts[layers.parts.len() - 1];
-        if youngest.read().len() < PART_IDS {
+        if youngest.read().len() < self.dictionary.part_ids {
             return Arc::clone(youngest);
         }
         self.close_part();

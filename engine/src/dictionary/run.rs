@@ -165,7 +165,7 @@ impl Run {
         Ok(Self::from_bytes(bytes, &storage.path(&name), seed, meta)?)
     }
 
-    fn from_bytes(
+    pub(super) fn from_bytes(
         bytes: Bytes,
         path: &std::path::Path,
         seed: u64,

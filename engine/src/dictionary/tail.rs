@@ -6,10 +6,6 @@ use hashbrown::HashTable;
 
 use super::spelling::{Form, Spelling};
 
-/// Ids after which a tail part is closed and another begun: bounds how long a growing hash
-/// table holds up an append.
-pub(super) const PART_IDS: u32 = 1 << 20;
-
 /// The ids of consecutive ordinals from `first` on. Only the youngest part of a dictionary grows.
 #[derive(Debug)]
 pub(super) struct Part {
