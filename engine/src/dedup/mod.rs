@@ -73,7 +73,7 @@ pub struct MessageIds {
     heap: HashTable<Entry>,
     /// Sealed runs, still in memory, until their files are installed; oldest first.
     sealing: Vec<Arc<Run>>,
-    /// In order of sealing.
+    /// By arrival, so far as the clock went forward: merges take neighbours.
     runs: Vec<Arc<Run>>,
 }
 
@@ -82,7 +82,7 @@ fn millis(arrival_micros: i64) -> i64 {
 }
 
 impl MessageIds {
-    /// Opens the runs, in order of their numbers. Maps the files and reads their footers.
+    /// Opens the runs, in any order. Maps the files and reads their footers.
     ///
     /// # Errors
     /// Where a file cannot be mapped, or its footer is damaged or of another seed.
@@ -94,7 +94,7 @@ impl MessageIds {
     ) -> Result<Self, ReadError> {
         let open = |meta: &DedupRunMeta| Run::open(&*storage, seed, *meta).map(Arc::new);
         let mut runs: Vec<Arc<Run>> = runs.iter().map(open).collect::<Result<_, _>>()?;
-        runs.sort_by_key(|run| run.meta().number);
+        runs.sort_by_key(|run| (run.meta().max_arrival_millis, run.meta().number));
         Ok(Self {
             storage,
             seed,
