@@ -215,6 +215,32 @@ fn zone() -> impl Strategy<Value = Zone> {
         .prop_map(|name| Zone::named(name).unwrap_or_default())
 }
 
+/// Funnels with several steps to skip, over few names, so that chains compete.
+pub(crate) fn optional_funnel() -> impl Strategy<Value = Funnel> {
+    let steps = vec(
+        (select(vec!["a", "b", "c"]), prop::bool::weighted(0.7)),
+        3..=5,
+    );
+    let excluded = option::weighted(0.3, select(vec!["c", "d"]));
+    (steps, option::weighted(0.6, span()), excluded).prop_map(|(steps, within, excluded)| {
+        let mut funnel = Funnel::new(steps.iter().map(|(name, _)| step(*name)));
+        funnel.within = within;
+        for (index, (_, optional)) in steps.iter().enumerate().skip(1) {
+            funnel.steps[index].optional = *optional;
+        }
+        let last = steps
+            .iter()
+            .rposition(|(_, optional)| !optional)
+            .unwrap_or(0);
+        if last > 0 {
+            funnel.steps[last].optional = false;
+            funnel.before_step = excluded.map(|_| last + 1);
+            funnel.exclude = excluded.map(event);
+        }
+        funnel
+    })
+}
+
 /// A valid funnel: what was drawn, less what contradicts the rest.
 pub(crate) fn funnel() -> impl Strategy<Value = Funnel> {
     let steps = vec((step_condition(), prop::bool::weighted(0.3)), 1..=4);

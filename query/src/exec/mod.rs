@@ -9,6 +9,7 @@
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
+//! funnel    gathered events through the matcher    ordered  plain funnels from stored times
 //! ```
 //!
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
@@ -18,6 +19,9 @@ mod control;
 mod did;
 mod exists;
 mod filter;
+mod funnel;
+#[cfg(test)]
+mod funnel_tests;
 mod gather;
 mod morsel;
 mod ordered;
@@ -96,6 +100,10 @@ impl Executor {
     /// The present of the questions, in microseconds since 1970-01-01 UTC.
     pub fn as_of(&self) -> i64 {
         self.options.as_of.unwrap_or(self.snapshot.taken_at())
+    }
+
+    fn options(&self) -> &QueryOptions {
+        &self.options
     }
 
     fn threads(&self) -> usize {

@@ -213,17 +213,19 @@ impl<'a> Ordered<'a> {
         let slow = self.slow_users(morsel, &sources, &entered)?;
         entered.and_not(&slow);
         candidates.and_not(&slow);
-        let plain = tally.group(None, None);
+        // With a breakdown every group is that of a value.
+        let plain = (!everyone).then(|| tally.group(None, None));
         let open = self.any_open(&sources[0], &entered);
         let mut rest = entered;
         rest.and_not(&candidates);
-        if everyone {
-            for low in rest.iter() {
-                let (group, open) = self.first_event(&mut sources[0], low, tally)?;
-                tally.add_entered(group, 1, open);
+        match plain {
+            Some(plain) => tally.add_entered(plain, u64::from(rest.len()), open),
+            None => {
+                for low in rest.iter() {
+                    let (group, open) = self.first_event(&mut sources[0], low, tally)?;
+                    tally.add_entered(group, 1, open);
+                }
             }
-        } else {
-            tally.add_entered(plain, u64::from(rest.len()), open);
         }
         lists.resize_with(self.steps.len(), Vec::new);
         origins.resize_with(self.steps.len(), Vec::new);
@@ -233,7 +235,7 @@ impl<'a> Ordered<'a> {
                 .iter()
                 .map(|times| StepList::new(times))
                 .collect();
-            if !self.times && !everyone {
+            if let (Some(plain), false) = (plain, self.times) {
                 let level = search.level(&step_lists, self.within);
                 tally.add_level(plain, level, open);
                 continue;
@@ -241,14 +243,15 @@ impl<'a> Ordered<'a> {
             let (level, chain) = search.chain(&step_lists, self.within);
             micros.clear();
             let start = lists[0][chain[0]];
-            micros.extend((0..level).map(|step| lists[step][chain[step]] - start));
-            let (group, open) = if everyone {
-                let (source, row) = origin(&origins[0], chain[0]);
-                let last = lists[0].last().copied().unwrap_or(start);
-                let group = group_of(&mut sources[0][source], row, tally)?;
-                (group, self.is_open(last))
-            } else {
-                (plain, open)
+            micros.extend((0..level).map(|step| lists[step][chain[step]].saturating_sub(start)));
+            let (group, open) = match plain {
+                Some(plain) => (plain, open),
+                None => {
+                    let (source, row) = origin(&origins[0], chain[0]);
+                    let last = lists[0].last().copied().unwrap_or(start);
+                    let group = group_of(&mut sources[0][source], row, tally)?;
+                    (group, self.is_open(last))
+                }
             };
             tally.add_times(group, micros, open);
         }

@@ -45,13 +45,15 @@ impl Optional {
             let Some(from) = self.predecessor(shape, step, optional - is_optional, event) else {
                 continue;
             };
-            let to = Self::state(shape, step, optional);
-            let exists = self.alive[step] & (1 << optional) != 0;
-            // On equal starts the later last event wins, and this is the latest.
-            if exists && self.starts_at(shape, from) < self.starts_at(shape, to) {
-                continue;
-            }
-            self.write(shape, Some(from), to, step, event);
+            // It replaces what was there: its start is no earlier, as the starts of the chains it
+            // extends never become earlier, and on equal starts the later last event wins.
+            self.write(
+                shape,
+                Some(from),
+                Self::state(shape, step, optional),
+                step,
+                event,
+            );
             self.record(shape, step, optional, event, best);
         }
     }

@@ -236,6 +236,14 @@ proptest! {
     }
 
     #[test]
+    fn skipped_steps_equal_the_judge(
+        store in testing::store(1, 9),
+        funnel in testing::optional_funnel(),
+    ) {
+        check_funnel(&store, &funnel, 20 * UNIT)?;
+    }
+
+    #[test]
     fn conditions_simplify_to_the_same(
         store in testing::store(1, 6),
         condition in testing::condition(),

@@ -159,6 +159,20 @@ impl ModelStore {
             .retain(|entry| canonical(&merged, entry.user) != gone);
     }
 
+    /// All changes of traits in the order of their arrival: user, time, name, value.
+    #[cfg(test)]
+    pub(crate) fn trait_changes(&self) -> impl Iterator<Item = (u32, i64, &str, &Value)> {
+        let changes = self.traits.iter();
+        changes.map(|change| {
+            (
+                change.user,
+                change.time,
+                change.name.as_str(),
+                &change.value,
+            )
+        })
+    }
+
     /// All events in the order of their arrival.
     pub fn events(&self) -> &[ModelEvent] {
         &self.events
