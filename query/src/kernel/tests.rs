@@ -534,7 +534,10 @@ proptest! {
     ) {
         let mut funnel = funnel;
         funnel.users = Some(segment);
-        prop_assume!(funnel.entries != Entries::Every && funnel.validate().is_ok());
+        // Chains are counted there, not users.
+        if funnel.entries == Entries::Every {
+            funnel.entries = Entries::Best;
+        }
         let rows = store.funnel(&funnel, as_of).unwrap().rows;
         let users = store.funnel_users(&funnel, &[], as_of).unwrap().rows;
         for row in rows {
