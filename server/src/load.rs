@@ -1,24 +1,31 @@
 //! A store as the target of imports: large inputs go straight into segments, those with message
 //! ids through the log, where they are de-duplicated. Both keep the ledger.
 
-use pugmark_engine::{BulkLoad, EventBatch, Progress, Store, WriteError};
+use pugmark_engine::{BulkLoad, EventBatch, Progress, Store, StoreBuilder, WriteError};
 
-use crate::import::{Begun, EventSink, ImportTarget};
+use crate::import::{Begun, EventSink, ImportError, ImportTarget};
 
-/// Imports into a store.
+/// Imports into a store, which is opened when the first input is found to be readable.
 #[derive(Clone, Debug)]
 pub struct StoreTarget {
-    store: Store,
+    builder: StoreBuilder,
+    store: Option<Store>,
     duplicates: u64,
 }
 
 impl StoreTarget {
-    /// Imports into `store`, which must be open for writing.
-    pub fn new(store: Store) -> Self {
+    /// Imports into the store that `builder` opens or creates.
+    pub fn new(builder: StoreBuilder) -> Self {
         Self {
-            store,
+            builder,
+            store: None,
             duplicates: 0,
         }
+    }
+
+    /// The store, if anything was begun.
+    pub fn store(&self) -> Option<&Store> {
+        self.store.as_ref()
     }
 
     /// Events whose message id had arrived before: acknowledged, not stored again.
@@ -28,19 +35,24 @@ impl StoreTarget {
 }
 
 impl ImportTarget for StoreTarget {
-    fn begin(&mut self, key: u128, message_ids: bool) -> Result<Begun<'_>, WriteError> {
-        let progress = self.store.progress(key)?;
+    fn begin(&mut self, key: u128, message_ids: bool) -> Result<Begun<'_>, ImportError> {
+        let store = match &self.store {
+            Some(store) => store.clone(),
+            None => self.store.insert(self.builder.clone().open()?).clone(),
+        };
+        let progress = store.progress(key)?;
         let rows_done = progress.map_or(0, |progress| progress.rows_done);
         if progress.is_some_and(|progress| progress.complete) {
             return Ok(Begun::Complete);
         }
         let sink: Box<dyn EventSink + '_> = match message_ids {
             true => Box::new(Logged {
-                target: self,
+                store,
+                duplicates: &mut self.duplicates,
                 key,
                 waiting: None,
             }),
-            false => Box::new(Bulk(self.store.bulk_load(key)?)),
+            false => Box::new(Bulk(store.bulk_load(key)?)),
         };
         Ok(Begun::From { rows_done, sink })
     }
@@ -61,25 +73,21 @@ impl EventSink for Bulk {
 
 /// Through the log. One batch waits, so that the last one can say that it is the last.
 struct Logged<'a> {
-    target: &'a mut StoreTarget,
+    store: Store,
+    duplicates: &'a mut u64,
     key: u128,
     waiting: Option<(EventBatch, u64)>,
 }
 
 impl Logged<'_> {
-    fn store(
-        &mut self,
-        batch: EventBatch,
-        rows_done: u64,
-        complete: bool,
-    ) -> Result<(), WriteError> {
+    fn log(&mut self, batch: EventBatch, rows_done: u64, complete: bool) -> Result<(), WriteError> {
         let progress = Progress {
             key: self.key,
             rows_done,
             complete,
         };
-        let appended = self.target.store.append_with_progress(batch, progress)?;
-        self.target.duplicates += appended.duplicates;
+        let appended = self.store.append_with_progress(batch, progress)?;
+        *self.duplicates += appended.duplicates;
         Ok(())
     }
 }
@@ -87,16 +95,16 @@ impl Logged<'_> {
 impl EventSink for Logged<'_> {
     fn append(&mut self, batch: EventBatch, rows_done: u64) -> Result<(), WriteError> {
         match self.waiting.replace((batch, rows_done)) {
-            Some((earlier, rows_done)) => self.store(earlier, rows_done, false),
+            Some((earlier, rows_done)) => self.log(earlier, rows_done, false),
             None => Ok(()),
         }
     }
 
     fn finish(mut self: Box<Self>, rows_done: u64) -> Result<(), WriteError> {
         match self.waiting.take() {
-            Some((last, _)) => self.store(last, rows_done, true),
+            Some((last, _)) => self.log(last, rows_done, true),
             // Nothing to store: a bulk load of nothing notes the completion alone.
-            None => self.target.store.bulk_load(self.key)?.finish(rows_done),
+            None => self.store.bulk_load(self.key)?.finish(rows_done),
         }
     }
 }
@@ -105,10 +113,10 @@ impl EventSink for Logged<'_> {
 mod tests {
     use super::*;
     use crate::import::{ImportOptions, Meter, import_files};
-    use std::path::PathBuf;
+    use std::path::{Path, PathBuf};
 
-    fn import(store: &Store, file: &std::path::Path, options: &ImportOptions) -> (u64, bool, u64) {
-        let mut target = StoreTarget::new(store.clone());
+    fn import(path: &Path, file: &Path, options: &ImportOptions) -> (u64, bool, u64) {
+        let mut target = StoreTarget::new(Store::builder(path));
         let files = [PathBuf::from(file)];
         let reports = import_files(&files, options, &mut target, &Meter::default()).unwrap();
         (
@@ -127,17 +135,28 @@ mod tests {
         std::fs::write(&file, format!("user,time,event,id\n{rows}")).unwrap();
         let mut options = ImportOptions::new("user", "time", "event");
         let path = directory.path().join("store");
-        let store = Store::builder(&path).open().unwrap();
-        assert_eq!(import(&store, &file, &options), (100_000, false, 0));
-        assert_eq!(import(&store, &file, &options), (0, true, 0));
+        assert_eq!(import(&path, &file, &options), (100_000, false, 0));
+        assert_eq!(import(&path, &file, &options), (0, true, 0));
         options.message_id = Some("id".to_owned());
-        assert_eq!(import(&store, &file, &options), (100_000, false, 50_000));
-        drop(store);
+        assert_eq!(import(&path, &file, &options), (100_000, false, 50_000));
         let store = Store::builder(&path).open().unwrap();
-        assert_eq!(import(&store, &file, &options), (0, true, 0));
         let stats = store.stats().unwrap();
         assert_eq!((stats.events, stats.users), (150_000, 7));
         store.verify().unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_read_creates_no_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store");
+        let file = directory.path().join("a.csv");
+        std::fs::write(&file, "user,time\n").unwrap();
+        for file in [file, directory.path().join("none.csv")] {
+            let mut target = StoreTarget::new(Store::builder(&path));
+            let options = ImportOptions::new("user", "time", "event");
+            import_files(&[file], &options, &mut target, &Meter::default()).unwrap_err();
+        }
+        assert!(!path.exists());
     }
 
     #[test]
@@ -145,14 +164,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("a.csv");
         std::fs::write(&file, "user,time,event,id\n").unwrap();
-        let store = Store::builder(directory.path().join("store"))
-            .open()
-            .unwrap();
+        let path = directory.path().join("store");
         for message_id in [None, Some("id".to_owned())] {
             let mut options = ImportOptions::new("user", "time", "event");
             options.message_id = message_id;
-            assert_eq!(import(&store, &file, &options), (0, false, 0));
-            assert_eq!(import(&store, &file, &options), (0, true, 0));
+            assert_eq!(import(&path, &file, &options), (0, false, 0));
+            assert_eq!(import(&path, &file, &options), (0, true, 0));
         }
     }
 }

@@ -123,7 +123,7 @@ impl Shop {
         for (index, channel) in [EMAIL, PUSH, SMS].iter().enumerate() {
             self.send(index, channel, target.saturating_sub(begun));
         }
-        for _ in 0..target.saturating_sub(begun) * 3 / 1_000 {
+        for _ in 0..self.random.per_mille(target.saturating_sub(begun), 3) {
             self.buy_offline();
         }
         while self.generated < target {
@@ -177,14 +177,19 @@ impl Shop {
         if day % channel.every_days != 0 || !channel.hours.contains(&hour) || self.born == 0 {
             return;
         }
-        let daily = self.calendar.share_of_day(day, self.events) * channel.per_mille / 1_000;
+        let events = self.calendar.share_of_day(day, self.events);
+        let daily = events * channel.per_mille / 1_000;
         let step = (self.born / daily.max(1)).max(1);
         if hour == channel.hours.start {
             self.audience[index] = self.random.below(2 * step);
         }
-        let hours = channel.hours.end - channel.hours.start;
+        let day_per_hour = events / (channel.hours.end - channel.hours.start);
         let campaign = (day as usize / 7 % THEMES.len() * CHANNELS + index) as u8;
-        for _ in 0..(daily / hours).min(hourly / 2) {
+        for _ in 0..self
+            .random
+            .per_mille(day_per_hour, channel.per_mille)
+            .min(hourly / 2)
+        {
             if self.audience[index] >= self.born {
                 return;
             }

@@ -39,6 +39,11 @@ impl Random {
         self.below(1_000) < per_mille
     }
 
+    /// So many thousandths of `whole`, what is left over rounded up as often as it is large.
+    pub(super) fn per_mille(&mut self, whole: u64, thousandths: u64) -> u64 {
+        (whole * thousandths + self.below(1_000)) / 1_000
+    }
+
     /// `base`, doubled as often as a fair coin shows heads, at most `most` times: a tail that
     /// falls off as 1/x without a logarithm.
     pub(super) fn doubled(&mut self, base: u64, most: u32) -> u64 {
@@ -78,6 +83,9 @@ mod tests {
             assert!((5..9).contains(&random.between(5, 9)));
             assert!(random.doubled(3, 4) <= 48);
         }
+        let thirds: u64 = (0..10_000).map(|_| random.per_mille(1, 333)).sum();
+        assert!((3_000..3_700).contains(&thirds), "{thirds}");
+        assert_eq!(random.per_mille(2_000, 3), 6);
         assert_eq!(random.below(0), 0);
         assert_eq!(random.power_law(1, 0.0), 0);
     }

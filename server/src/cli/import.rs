@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
+use pugmark_engine::Store;
 use pugmark_engine::time::format_rfc3339;
 
 use super::progress::{Watch, say};
-use super::{CliError, grouped, open_or_create};
+use super::{CliError, grouped};
 use crate::import::{
     ColumnType, Delimiter, DryRun, EventNaming, EventRule, FileReport, Format, ImportOptions,
     Meter, OptionError, TimeFormat, TimeUnit, import_files, parse_column_type,
@@ -143,8 +144,7 @@ impl ImportArgs {
         let mut closing = Vec::new();
         let reports = match store {
             Some(path) if !dry_run => {
-                let store = open_or_create(&path)?;
-                let mut target = StoreTarget::new(store.clone());
+                let mut target = StoreTarget::new(Store::builder(&path));
                 let reports = import_files(&files, &options, &mut target, &meter)?;
                 if target.duplicates() > 0 {
                     let duplicates = grouped(target.duplicates());
@@ -152,13 +152,15 @@ impl ImportArgs {
                         "{duplicates} events had arrived before (same message id)"
                     ));
                 }
-                let stats = store.stats()?;
-                let (events, users) = (grouped(stats.events), grouped(stats.users));
-                closing.push(format!(
-                    "{} holds {events} events of {users} users",
-                    path.display()
-                ));
-                store.close()?;
+                if let Some(store) = target.store() {
+                    let stats = store.stats()?;
+                    let (events, users) = (grouped(stats.events), grouped(stats.users));
+                    closing.push(format!(
+                        "{} holds {events} events of {users} users",
+                        path.display()
+                    ));
+                    store.clone().close()?;
+                }
                 reports
             }
             _ => {

@@ -238,6 +238,16 @@ pub(crate) struct Survey {
     pub(crate) rows: u64,
 }
 
+/// Reads the names of the columns and finds those that are asked for.
+pub(crate) fn check(
+    file: &Path,
+    stream: Stream,
+    delimiter: Delimiter,
+    options: &ImportOptions,
+) -> Result<(), ImportError> {
+    Layout::new(&Records::open(file, stream, delimiter, options)?, options).map(|_| ())
+}
+
 /// Reads a whole stream for its types.
 pub(crate) fn survey(
     file: &Path,

@@ -115,6 +115,9 @@ pub enum ImportError {
         /// The file.
         path: PathBuf,
     },
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Open(#[from] pugmark_engine::OpenError),
     /// The store refused.
     #[error(transparent)]
     Write(#[from] WriteError),

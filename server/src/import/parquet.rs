@@ -40,6 +40,16 @@ pub(crate) struct Survey {
     pub(crate) rows: u64,
 }
 
+/// Finds the columns that are asked for.
+pub(crate) fn check(path: &Path, file: &File, options: &ImportOptions) -> Result<(), ImportError> {
+    let fail = |source| ImportError::Parquet {
+        path: path.to_owned(),
+        source,
+    };
+    let metadata = ArrowReaderMetadata::load(file, ArrowReaderOptions::new()).map_err(fail)?;
+    Layout::new(path, metadata.schema(), options).map(|_| ())
+}
+
 /// Looks at a file: its number of rows, and, where times are numbers without a unit, all of them.
 pub(crate) fn survey(
     path: &Path,
@@ -137,12 +147,38 @@ pub(crate) struct ParquetSource {
     path: PathBuf,
     reader: ParquetRecordBatchReader,
     options: ImportOptions,
-    namer: Namer<usize>,
-    user: usize,
-    time: usize,
-    message_id: Option<usize>,
+    layout: Layout,
     times: TimeReader,
     rows_done: u64,
+}
+
+/// Which of the flattened columns is what.
+#[derive(Debug)]
+struct Layout {
+    user: usize,
+    time: usize,
+    namer: Namer<usize>,
+    message_id: Option<usize>,
+}
+
+impl Layout {
+    fn new(path: &Path, schema: &SchemaRef, options: &ImportOptions) -> Result<Self, ImportError> {
+        let names = flat(&RecordBatch::new_empty(Arc::clone(schema)));
+        let find = |column: &str| {
+            let found = names.iter().position(|(name, _)| name == column);
+            found.ok_or_else(|| ImportError::NoColumn {
+                path: path.to_owned(),
+                column: column.to_owned(),
+                columns: names.iter().map(|(name, _)| name.clone()).collect(),
+            })
+        };
+        Ok(Self {
+            user: find(&options.user)?,
+            time: find(&options.time)?,
+            message_id: options.message_id.as_deref().map(find).transpose()?,
+            namer: Namer::new(&options.naming, find)?,
+        })
+    }
 }
 
 impl ParquetSource {
@@ -176,23 +212,10 @@ impl ParquetSource {
             .with_offset(usize::try_from(skip).unwrap_or(usize::MAX))
             .build()
             .map_err(fail)?;
-        let names = flat(&RecordBatch::new_empty(
-            arrow_array::RecordBatchReader::schema(&reader),
-        ));
-        let find = |column: &str| {
-            let found = names.iter().position(|(name, _)| name == column);
-            found.ok_or_else(|| ImportError::NoColumn {
-                path: path.to_owned(),
-                column: column.to_owned(),
-                columns: names.iter().map(|(name, _)| name.clone()).collect(),
-            })
-        };
-        let message_id = options.message_id.as_deref().map(find).transpose()?;
+        let schema = arrow_array::RecordBatchReader::schema(&reader);
+        let layout = Layout::new(path, &schema, options)?;
         Ok(Self {
-            user: find(&options.user)?,
-            time: find(&options.time)?,
-            namer: Namer::new(&options.naming, find)?,
-            message_id,
+            layout,
             path: path.to_owned(),
             reader,
             options: options.clone(),
@@ -211,7 +234,7 @@ impl ParquetSource {
         let users = self.users(&columns, &mut refused)?;
         let times = self.times(&columns, &mut refused)?;
         let events = self.events(&columns, &mut refused)?;
-        let message_ids = match self.message_id {
+        let message_ids = match self.layout.message_id {
             Some(at) => {
                 let ids = self.name_column(&columns, at)?;
                 let problem = |id: &str| check_length(id, "the message id").err();
@@ -241,7 +264,7 @@ impl ParquetSource {
         columns: &[(String, ArrayRef)],
         refused: &mut Vec<Refused>,
     ) -> Result<IdColumn, ImportError> {
-        let (name, array) = &columns[self.user];
+        let (name, array) = &columns[self.layout.user];
         let present = present_rows(array);
         if let Some(ids) = integers(array, &present) {
             let mut next = present.iter().copied().peekable();
@@ -258,7 +281,7 @@ impl ParquetSource {
         if is_instant(array.data_type()) {
             return Err(self.unread(name, Unread::Kind(array.data_type().clone())));
         }
-        let texts = self.name_column(columns, self.user)?;
+        let texts = self.name_column(columns, self.layout.user)?;
         let problem = |id: &str| check_name(id, "the user id", Problem::NoUser).err();
         refuse_texts(&texts, problem, refused);
         Ok(integers_of(&texts).map_or(IdColumn::Text(texts), IdColumn::Int))
@@ -269,7 +292,7 @@ impl ParquetSource {
         columns: &[(String, ArrayRef)],
         refused: &mut Vec<Refused>,
     ) -> Result<Vec<i64>, ImportError> {
-        let (name, array) = &columns[self.time];
+        let (name, array) = &columns[self.layout.time];
         let rows = array.len() as u32;
         if is_instant(array.data_type()) {
             let all: Vec<u32> = (0..rows).collect();
@@ -314,15 +337,15 @@ impl ParquetSource {
         columns: &[(String, ArrayRef)],
         refused: &mut Vec<Refused>,
     ) -> Result<TextColumn, ImportError> {
-        if let Some(single) = self.namer.single_column() {
+        if let Some(single) = self.layout.namer.single_column() {
             let names = self.name_column(columns, *single)?;
             let problem = |name: &str| check_name(name, "the event name", Problem::NoEvent).err();
             refuse_texts(&names, problem, refused);
             return Ok(names);
         }
-        let rows = columns[self.user].1.len();
+        let rows = columns[self.layout.user].1.len();
         let mut arrays: Vec<Option<ArrayRef>> = vec![None; columns.len()];
-        for &at in self.namer.keys() {
+        for &at in self.layout.namer.keys() {
             let (name, array) = &columns[at];
             let array = plain(array).map_err(|error| self.unread(name, error))?;
             if !array.is_empty() {
@@ -336,7 +359,7 @@ impl ParquetSource {
                 Some(array) => Cow::Owned(text_at(array, row).unwrap_or_default().into_owned()),
                 None => Cow::Borrowed(""),
             };
-            match self.namer.name(field) {
+            match self.layout.namer.name(field) {
                 Ok(name) => names.push(&name),
                 Err(problem) => {
                     names.push("");

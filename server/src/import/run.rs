@@ -144,6 +144,7 @@ fn import_file(
         identity.push_str(&format!(" {} {}", now.as_nanos(), std::process::id()));
     }
     let key = input.ledger_key(&identity)?;
+    check(&input, format, options)?;
     let (skip, sink) = match target.begin(key, options.message_id.is_some())? {
         Begun::Complete => {
             let file = input.name.clone();
@@ -181,6 +182,18 @@ fn default_rejects(input: &Path) -> PathBuf {
     let mut name = name.to_string_lossy().replace(' ', "_");
     name.push_str(".rejects.csv");
     PathBuf::from(name)
+}
+
+/// Refuses what can be refused at a glance, before a store is created for it.
+fn check(input: &Input, format: Format, options: &ImportOptions) -> Result<(), ImportError> {
+    let name = input.name.as_path();
+    let delimiter = match format {
+        Format::Parquet => return parquet::check(name, &input.seekable()?, options),
+        Format::Ndjson => return Ok(()),
+        Format::Csv => delimiter_of(options, b','),
+        Format::Tsv => delimiter_of(options, b'\t'),
+    };
+    delimited::check(name, input.stream(&Arc::default())?, delimiter, options)
 }
 
 /// Surveys the input and opens it for loading.

@@ -5,6 +5,8 @@ use std::hash::BuildHasher;
 use hashbrown::{DefaultHashBuilder, HashSet};
 use pugmark_engine::{EventBatch, WriteError};
 
+use super::error::ImportError;
+
 /// Takes the events of one input in order.
 pub trait EventSink {
     /// Takes a batch. `rows_done` is how many of the input's rows are dealt with once it is stored,
@@ -40,8 +42,8 @@ pub trait ImportTarget {
     /// what becomes of them. `message_ids` tells whether its batches carry any.
     ///
     /// # Errors
-    /// Where the store takes no writes.
-    fn begin(&mut self, key: u128, message_ids: bool) -> Result<Begun<'_>, WriteError>;
+    /// Where the store cannot be opened or takes no writes.
+    fn begin(&mut self, key: u128, message_ids: bool) -> Result<Begun<'_>, ImportError>;
 }
 
 /// Counts what it is given and keeps nothing.
@@ -59,7 +61,7 @@ impl DryRun {
 }
 
 impl ImportTarget for DryRun {
-    fn begin(&mut self, _: u128, _: bool) -> Result<Begun<'_>, WriteError> {
+    fn begin(&mut self, _: u128, _: bool) -> Result<Begun<'_>, ImportError> {
         Ok(Begun::From {
             rows_done: 0,
             sink: Box::new(self),
@@ -100,7 +102,7 @@ struct Collecting<'a> {
 }
 
 impl ImportTarget for Collector {
-    fn begin(&mut self, key: u128, _: bool) -> Result<Begun<'_>, WriteError> {
+    fn begin(&mut self, key: u128, _: bool) -> Result<Begun<'_>, ImportError> {
         let (rows_done, complete) = self.ledger.get(&key).copied().unwrap_or_default();
         if complete {
             return Ok(Begun::Complete);
