@@ -10,9 +10,7 @@ use std::time::{Duration, Instant};
 use pugmark_engine::{Clock, Durability, Store};
 use pugmark_query::behaviour::FunnelRow;
 use pugmark_query::population::{Population, PopulationConfig};
-use pugmark_query::{
-    Executor, Funnel, QueryOptions, days, did, event, hours, not, property, step,
-};
+use pugmark_query::{Executor, Funnel, QueryOptions, days, did, event, hours, not, property, step};
 
 const EVENTS: u64 = 2_000_000;
 
@@ -29,7 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .clock(Clock::custom(move || present))
         .open()?;
     load(&store, &population)?;
-    let options = QueryOptions { as_of: Some(present - 1), ..QueryOptions::default() };
+    let options = QueryOptions {
+        as_of: Some(present - 1),
+        ..QueryOptions::default()
+    };
     let executor = Executor::new(store.snapshot()?).with_options(options);
     segment(&executor)?;
     funnel(&executor)?;
@@ -69,7 +70,10 @@ fn load(store: &Store, population: &Population) -> Result<(), Box<dyn Error>> {
 fn segment(executor: &Executor) -> Result<(), Box<dyn Error>> {
     ask("Who viewed electronics at least twice in the last 7 days, and never bought anything?");
     let electronics = event("view").and(property("category_code").starts_with("electronics"));
-    let segment = did(electronics).at_least(2).last(days(7)).and(not(did("purchase")));
+    let segment = did(electronics)
+        .at_least(2)
+        .last(days(7))
+        .and(not(did("purchase")));
     let (users, took) = timed(|| executor.users(segment))?;
     answer(&format!("{} users", grouped(users.len())), took);
     Ok(())
@@ -86,7 +90,10 @@ fn funnel(executor: &Executor) -> Result<(), Box<dyn Error>> {
 
 /// A bar for each step, as wide as its share of the first.
 fn draw(rows: &[FunnelRow]) {
-    println!("  {:<10}{:>10}  {:<40}{:>8}{:>10}  median", "step", "users", "", "of all", "of step");
+    println!(
+        "  {:<10}{:>10}  {:<40}{:>8}{:>10}  median",
+        "step", "users", "", "of all", "of step"
+    );
     for row in rows {
         let share = row.from_start.unwrap_or(0.0);
         let bar = "█".repeat((share * 40.0).ceil() as usize);
@@ -114,7 +121,10 @@ fn abandoned_carts(executor: &Executor) -> Result<(), Box<dyn Error>> {
             first.push(id.to_string());
         }
     })?;
-    answer(&format!("{} users: {} …", grouped(users.len()), first.join(", ")), took);
+    answer(
+        &format!("{} users: {} …", grouped(users.len()), first.join(", ")),
+        took,
+    );
     Ok(())
 }
 

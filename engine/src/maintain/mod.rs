@@ -86,16 +86,22 @@ impl Maintenance {
         let compactor = (Arc::clone(shared), stopped);
         maintenance.spawn("pugmark-compact", move || {
             let (shared, stopped) = compactor;
-            run(&shared, &stopped, &shared.wake.compactor.1, LOOK_AROUND, |shared| {
-                shared.drop_expired()?;
-                shared.tidy_runs()?;
-                while shared.options.background_compaction && shared.compact_step()? {
-                    if stopped.try_recv() != Err(crossbeam::channel::TryRecvError::Empty) {
-                        break;
+            run(
+                &shared,
+                &stopped,
+                &shared.wake.compactor.1,
+                LOOK_AROUND,
+                |shared| {
+                    shared.drop_expired()?;
+                    shared.tidy_runs()?;
+                    while shared.options.background_compaction && shared.compact_step()? {
+                        if stopped.try_recv() != Err(crossbeam::channel::TryRecvError::Empty) {
+                            break;
+                        }
                     }
-                }
-                Ok(())
-            });
+                    Ok(())
+                },
+            );
         })?;
         Ok(maintenance)
     }

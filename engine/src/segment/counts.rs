@@ -202,3 +202,48 @@ pub(super) fn read_one(
     let start = group.start + before;
     Ok(start..start + count)
 }
+
+/// Finds the rows of users in ascending order, decoding each group once and only if asked for.
+#[derive(Debug)]
+pub(super) struct GroupCursor {
+    group: Option<u32>,
+    counts: Vec<u32>,
+    /// First row of each user of the group, and the end of the last one's.
+    starts: Vec<u32>,
+}
+
+impl GroupCursor {
+    pub(super) fn new() -> Self {
+        Self {
+            group: None,
+            counts: Vec::with_capacity(GROUP_USERS),
+            starts: Vec::with_capacity(GROUP_USERS + 1),
+        }
+    }
+
+    /// The rows of the user numbered `user`.
+    pub(super) fn rows(
+        &mut self,
+        sealed: &Sealed,
+        index: &RunIndex,
+        user: u32,
+    ) -> Result<Range<u32>, Corruption> {
+        let group = user / GROUP_USERS as u32;
+        if self.group != Some(group) {
+            self.counts.clear();
+            let mut row = read_group(sealed, index, group, &mut self.counts)?.start;
+            self.starts.clear();
+            self.starts.push(row);
+            self.starts.extend(self.counts.iter().map(|count| {
+                row += count;
+                row
+            }));
+            self.group = Some(group);
+        }
+        let place = user as usize % GROUP_USERS;
+        match (self.starts.get(place), self.starts.get(place + 1)) {
+            (Some(&start), Some(&end)) => Ok(start..end),
+            _ => Err(wrong(sealed, index)),
+        }
+    }
+}

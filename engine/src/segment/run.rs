@@ -10,7 +10,7 @@ use super::ties::TieRanks;
 use super::times::Times;
 use super::values::{self, ValueEntry};
 use crate::batch::{Part, TextColumn, Values};
-use crate::bitmap::{BitmapView, ContainerView, split};
+use crate::bitmap::{BitmapView, ContainerView, Words, split};
 use crate::codec::PropertiesView;
 use crate::error::Corruption;
 
@@ -200,6 +200,45 @@ impl<'a> NameRun<'a> {
             row += std::mem::replace(start, row);
         }
         found.starts.push(row);
+        Ok(())
+    }
+
+    /// Calls `visit` with the rows of those users of container `key` that are in `wanted`,
+    /// ascending. Costs grow with the users asked for: groups of 256 users that none of them is
+    /// in are not decoded.
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged; some rows were given by then.
+    pub fn rows_of_users(
+        &self,
+        key: u16,
+        wanted: &Words,
+        mut visit: impl FnMut(u16, Range<u32>),
+    ) -> Result<(), Corruption> {
+        let Some(place) = self.container(key)? else {
+            return Ok(());
+        };
+        let mut present = Words::new();
+        place.container.or_into(&mut present);
+        let (sealed, index) = (&self.segment.sealed, self.index()?);
+        let mut cursor = counts::GroupCursor::new();
+        let mut first = place.users.start;
+        let words = present.as_slice().iter().zip(wanted.as_slice());
+        for (number, (&present, &wanted)) in words.enumerate() {
+            let mut hits = present & wanted;
+            while hits != 0 {
+                let bit = hits.trailing_zeros();
+                let user = first + (present & ((1 << bit) - 1)).count_ones();
+                let rows = cursor.rows(sealed, index, user)?;
+                let inside = place.rows.start <= rows.start && rows.end <= place.rows.end;
+                if user >= place.users.end || !inside {
+                    return Err(self.wrong_users());
+                }
+                visit((number * 64) as u16 | bit as u16, rows);
+                hits &= hits - 1;
+            }
+            first += present.count_ones();
+        }
         Ok(())
     }
 

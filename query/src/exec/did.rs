@@ -131,10 +131,11 @@ impl<'a> PreparedDid<'a> {
         }
     }
 
-    /// The morsel's users that did.
+    /// Those among `within`, which are users of the morsel, that did.
     pub(crate) fn users(
         &self,
         morsel: &Morsel,
+        within: &Words,
         traits: &TraitTable,
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
@@ -144,10 +145,10 @@ impl<'a> PreparedDid<'a> {
                 let Worker {
                     starts, skipped, ..
                 } = worker;
-                with.collect(morsel, traits, starts, skipped, &mut found)?;
+                with.collect(morsel, within, traits, starts, skipped, &mut found)?;
                 for exists in without {
                     let mut others = Words::new();
-                    exists.collect(morsel, traits, starts, skipped, &mut others)?;
+                    exists.collect(morsel, &found, traits, starts, skipped, &mut others)?;
                     found.and_not(&others);
                 }
                 Ok(found)
@@ -159,13 +160,15 @@ impl<'a> PreparedDid<'a> {
                     count_run(source, scan.range, morsel, traits, worker)?;
                 }
                 let bounds = *least..=*most;
-                let lows = morsel.lows.clone().map(|low| low as u16);
+                let lows = within.iter();
                 let counts = &worker.counts;
                 Ok(lows
                     .filter(|&low| bounds.contains(&counts[usize::from(low)]))
                     .collect())
             }
-            Way::Events { scan, plan } => self.by_matching(scan, plan, morsel, traits, worker),
+            Way::Events { scan, plan } => {
+                self.by_matching(scan, plan, morsel, within, traits, worker)
+            }
         }
     }
 
@@ -174,6 +177,7 @@ impl<'a> PreparedDid<'a> {
         scan: &Scan<'a>,
         plan: &DidPlan,
         morsel: &Morsel,
+        within: &Words,
         traits: &TraitTable,
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
@@ -184,7 +188,15 @@ impl<'a> PreparedDid<'a> {
             did: scratch,
             ..
         } = worker;
-        gather.fill(scan, morsel, &|_| true, traits, 0, false, skipped)?;
+        gather.fill(
+            scan,
+            morsel,
+            &|low| within.contains(low),
+            traits,
+            0,
+            false,
+            skipped,
+        )?;
         let holding = match self.did.holding.as_slice() {
             [] => None,
             properties => Some(held(scan, gather, properties)?.0),

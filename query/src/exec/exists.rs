@@ -107,10 +107,12 @@ impl<'a> Exists<'a> {
             .any(|source| matches!(source, Source::Rows(_)))
     }
 
-    /// Adds the morsel's users to `found`. `starts` is working memory.
+    /// Adds the users among `within`, which are of the morsel, to `found`. `starts` is working
+    /// memory.
     pub(crate) fn collect(
         &self,
         morsel: &Morsel,
+        within: &Words,
         traits: &TraitTable,
         starts: &mut [u32],
         skipped: &mut Skipped,
@@ -122,32 +124,32 @@ impl<'a> Exists<'a> {
                 Source::Edge { run, users } => {
                     let mut candidates = Words::new();
                     users.or_into(morsel.key, &mut candidates);
-                    candidates.restrict(morsel.lows.clone());
+                    candidates.and(within);
                     candidates.and_not(found);
                     if !candidates.is_empty() {
-                        rows_in_range(
-                            *run,
-                            morsel.key,
-                            self.scan.range,
-                            &candidates,
-                            starts,
-                            found,
-                        )?;
+                        rows_in_range(*run, morsel.key, self.scan.range, &candidates, found)?;
                     }
                 }
                 Source::Rows(scan) => {
-                    self.collect_rows(scan, morsel, traits, starts, skipped, found)?;
+                    let mut rest = within.clone();
+                    rest.and_not(found);
+                    self.collect_rows(scan, morsel, &rest, traits, starts, skipped, found)?;
                 }
             }
         }
-        found.restrict(morsel.lows.clone());
+        found.and(within);
         Ok(())
     }
 
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call site, each names what it has"
+    )]
     fn collect_rows(
         &self,
         scan: &RunScan<'a>,
         morsel: &Morsel,
+        within: &Words,
         traits: &TraitTable,
         starts: &mut [u32],
         skipped: &mut Skipped,
@@ -158,7 +160,7 @@ impl<'a> Exists<'a> {
         };
         let verdicts = scan.evaluate(&rows, morsel, traits, skipped)?;
         let times = scan.run.times(rows.range.clone())?;
-        for low in morsel.lows.clone() {
+        for low in within.iter().map(u32::from) {
             let first = rows.range.start;
             let mut own = rows.starts[low as usize]..rows.starts[low as usize + 1];
             let satisfied = own.any(|row| {
@@ -192,23 +194,25 @@ pub(crate) fn rows_in_range(
     key: u16,
     range: TimeRange,
     candidates: &Words,
-    starts: &mut [u32],
     found: &mut Words,
 ) -> Result<(), Corruption> {
     let rows = run.container_rows(key)?;
-    if rows.is_empty() {
+    if rows.is_empty() || candidates.is_empty() {
         return Ok(());
     }
-    run.row_starts(key, starts)?;
     let times = run.times(rows.clone())?;
-    candidates.for_each(|low| {
-        let (start, end) = (starts[usize::from(low)], starts[usize::from(low) + 1]);
-        let own = (start - rows.start) as usize..(end - rows.start) as usize;
-        if count_in_range(&times.slice(own), range) > 0 {
+    run.rows_of_users(key, candidates, |low, own| {
+        let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
+        if has_any(&times.slice(own), range) {
             found.insert(low);
         }
-    });
-    Ok(())
+    })
+}
+
+/// True where any of one user's times, ascending, lies in the range.
+fn has_any(times: &Times<'_>, range: TimeRange) -> bool {
+    let first = partition(times.len(), |index| times.get(index) < range.first);
+    first < times.len() && times.get(first) <= range.last
 }
 
 /// How many of one user's times, ascending, lie in the range.

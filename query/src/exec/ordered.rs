@@ -157,10 +157,8 @@ impl<'a> Ordered<'a> {
         worker: &mut Worker<'_>,
         tally: &mut FunnelTally,
     ) -> Result<Words, QueryError> {
-        let mut entered = self.users_of(0, morsel, worker)?;
-        if let Some(wanted) = wanted {
-            entered.and(wanted);
-        }
+        let everyone = Words::of_range(morsel.lows.clone());
+        let entered = self.users_of(0, morsel, wanted.unwrap_or(&everyone), worker)?;
         if entered.is_empty() {
             return Ok(Words::new());
         }
@@ -174,6 +172,7 @@ impl<'a> Ordered<'a> {
         &self,
         step: usize,
         morsel: &Morsel,
+        within: &Words,
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
         let mut users = Words::new();
@@ -183,7 +182,7 @@ impl<'a> Ordered<'a> {
         let none = TraitTable::default();
         self.steps[step]
             .users
-            .collect(morsel, &none, starts, skipped, &mut users)?;
+            .collect(morsel, within, &none, starts, skipped, &mut users)?;
         Ok(users)
     }
 
@@ -195,11 +194,10 @@ impl<'a> Ordered<'a> {
         scratch: &mut OrderedScratch,
         tally: &mut FunnelTally,
     ) -> Result<Words, QueryError> {
-        let mut candidates = entered.clone();
-        match self.steps.len() {
-            1 => candidates.clear(),
-            _ => candidates.and(&self.users_of(1, morsel, worker)?),
-        }
+        let mut candidates = match self.steps.len() {
+            1 => Words::new(),
+            _ => self.users_of(1, morsel, &entered, worker)?,
+        };
         // Only a breakdown and open windows need the rows of those who came no further.
         let everyone = self.by.is_some();
         let OrderedScratch {

@@ -103,7 +103,7 @@ impl<'a> PreparedUsers<'a> {
     ) -> Result<Words, QueryError> {
         let traits = TraitTable::read(self.snapshot, &self.traits, morsel, self.as_of)?;
         let mut known = Words::new();
-        self.known.collect(morsel, &mut worker.starts, &mut known)?;
+        self.known.collect(morsel, &mut known)?;
         let found = self.root.users(morsel, &known, &traits, worker)?;
         let mut holds = found.holds;
         holds.and(&known);
@@ -147,39 +147,42 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// The users among `within` for whom the predicate holds or is unknown; what it tells of others
+    /// means nothing.
     fn users(
         &self,
         morsel: &Morsel,
-        known: &Words,
+        within: &Words,
         traits: &TraitTable,
         worker: &mut Worker<'_>,
     ) -> Result<Found, QueryError> {
         Ok(match self {
-            Self::Everyone => Found::certain(known.clone()),
-            Self::Did(did) => Found::certain(did.users(morsel, traits, worker)?),
-            Self::Trait(condition) => trait_users(condition, known, traits, worker),
+            Self::Everyone => Found::certain(within.clone()),
+            Self::Did(did) => Found::certain(did.users(morsel, within, traits, worker)?),
+            Self::Trait(condition) => trait_users(condition, within, traits, worker),
             Self::Users(users) => Found::certain(saved_users(users, morsel)),
             Self::And(parts) => {
-                let mut all = Found::certain(known.clone());
+                let mut all = Found::certain(within.clone());
                 for part in parts {
                     if all.is_hopeless() {
                         break;
                     }
-                    all = all.and(part.users(morsel, known, traits, worker)?);
+                    let possible = all.possible();
+                    all = all.and(part.users(morsel, &possible, traits, worker)?);
                 }
                 all
             }
             Self::Or(parts) => {
                 let mut any = Found::certain(Words::new());
                 for part in parts {
-                    any = any.or(part.users(morsel, known, traits, worker)?);
+                    any = any.or(part.users(morsel, within, traits, worker)?);
                 }
                 any
             }
-            Self::Not(inner) => inner.users(morsel, known, traits, worker)?.negate(known),
+            Self::Not(inner) => inner.users(morsel, within, traits, worker)?.negate(within),
             Self::Except(left, right) => {
-                let mut holds = left.users(morsel, known, traits, worker)?.holds;
-                holds.and_not(&right.users(morsel, known, traits, worker)?.holds);
+                let mut holds = left.users(morsel, within, traits, worker)?.holds;
+                holds.and_not(&right.users(morsel, &holds, traits, worker)?.holds);
                 Found::certain(holds)
             }
         })
@@ -333,12 +336,7 @@ impl<'a> Known<'a> {
         Ok(())
     }
 
-    fn collect(
-        &self,
-        morsel: &Morsel,
-        starts: &mut [u32],
-        known: &mut Words,
-    ) -> Result<(), Corruption> {
+    fn collect(&self, morsel: &Morsel, known: &mut Words) -> Result<(), Corruption> {
         self.whole
             .iter()
             .for_each(|users| users.or_into(morsel.key, known));
@@ -346,7 +344,7 @@ impl<'a> Known<'a> {
             let mut candidates = Words::new();
             run.users()?.or_into(morsel.key, &mut candidates);
             candidates.and_not(known);
-            rows_in_range(*run, morsel.key, self.range, &candidates, starts, known)?;
+            rows_in_range(*run, morsel.key, self.range, &candidates, known)?;
         }
         known.restrict(morsel.lows.clone());
         Ok(())
