@@ -359,3 +359,31 @@ impl Payload<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_have_the_length_that_their_head_asks_for() {
+        let head = |form, width| Head {
+            form,
+            width,
+            exponent: 0,
+            least: 0,
+            greatest: 0,
+        };
+        let open = |head: &Head, bytes, repr| Open::new(head, Payload::Stored(bytes), (repr, 5));
+        let packed = head(FORM_PACKED, 3);
+        assert!(open(&packed, &[0; 2], Repr::Int).is_ok());
+        assert!(open(&packed, &[0; 1], Repr::Int).is_err());
+        assert!(open(&packed, &[0; 3], Repr::Int).is_err());
+        let divided = head(FORM_PACKED | FLAG_DIVISOR, 3);
+        assert!(open(&divided, &[0; 10], Repr::Int).is_ok());
+        assert!(open(&divided, &[0; 2], Repr::Int).is_err());
+        assert!(open(&head(FORM_RAW, 64), &[0; 40], Repr::Float).is_ok());
+        assert!(open(&head(FORM_RAW, 64), &[0; 40], Repr::Int).is_err());
+        assert!(open(&head(FORM_RAW, 63), &[0; 40], Repr::Float).is_err());
+        assert!(open(&head(9, 3), &[0; 2], Repr::Int).is_err());
+    }
+}
