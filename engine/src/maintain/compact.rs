@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn write_amplification_is_logarithmic() {
         let (mut sizes, mut written) = (Vec::new(), 0u64);
-        for _ in 0..1_000 {
-            sizes.push(1u64);
+        for bytes in std::iter::repeat_n(1u64, 1_000) {
+            sizes.push(bytes);
             while let Some(first) = first_to_merge(&layers(&sizes), 4) {
                 let merged: u64 = sizes.drain(first..).sum();
                 written += merged;

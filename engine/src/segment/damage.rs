@@ -78,7 +78,7 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
         for day in 0..14 {
             let users = run.day_users(day);
             results.push(users.map(|users| {
-                users.map_or(0, |users| users.iter().count());
+                let _members = users.map_or(0, |users| users.iter().count());
             }));
         }
         for name in PROPERTIES {

@@ -137,7 +137,7 @@ impl Shared {
         version: Version,
         next_file: u64,
     ) -> Self {
-        let active = Memtable::new(version.manifest.partition_micros, build.clone());
+        let active = Memtable::new(version.manifest.partition_micros, build);
         let state = State {
             version: Arc::new(version),
             frozen: VecDeque::new(),

@@ -91,7 +91,7 @@ impl Shared {
         let message_ids = append.message_ids.seal(self.take_file())?;
         let rotated = self.log.rotate(next_log_file)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
-        let next = Memtable::new(state.version.manifest.partition_micros, self.build.clone());
+        let next = Memtable::new(state.version.manifest.partition_micros, self.build);
         let memtable = std::mem::replace(&mut state.active, Arc::new(next));
         state.frozen.push_back(Arc::new(Frozen {
             memtable,

@@ -160,6 +160,7 @@ impl Control {
     }
 
     /// Most bytes that were held at once.
+    #[cfg(test)]
     pub(crate) fn peak(&self) -> usize {
         self.peak.load(Ordering::Relaxed)
     }

@@ -34,7 +34,7 @@ impl Truths {
         let words = rows.div_ceil(64);
         let mut filled = vec![u64::MAX; words];
         if let Some(last) = filled.last_mut()
-            && rows % 64 != 0
+            && !rows.is_multiple_of(64)
         {
             *last = (1 << (rows % 64)) - 1;
         }

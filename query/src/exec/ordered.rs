@@ -143,11 +143,6 @@ impl<'a> Ordered<'a> {
         }))
     }
 
-    /// The scans of all steps, for cutting morsels.
-    pub(crate) fn scans(&self) -> impl Iterator<Item = &Scan<'a>> {
-        self.steps.iter().map(|step| &step.users.scan)
-    }
-
     /// Adds the morsel's users (those among `wanted`, where given) to the tally. Returns the users
     /// that the general way must match, which were left out.
     pub(crate) fn tally(

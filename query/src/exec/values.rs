@@ -106,7 +106,7 @@ pub(crate) fn held(
                 let start = start.clone();
                 texts
                     .iter()
-                    .map(move |text| [start.as_slice(), &[text.clone()]].concat())
+                    .map(move |text| [start.as_slice(), std::slice::from_ref(text)].concat())
                     .collect()
             };
             combinations = combinations.iter().flat_map::<Vec<_>, _>(extend).collect();
