@@ -251,8 +251,7 @@ fn every_flip_of_a_small_run_is_noticed() {
         damaged[bit / 8] ^= 1 << (bit % 8);
         passed += usize::from(read(damaged).is_ok());
     }
-    // The arrivals of 7 ids end with 4 bytes of padding.
-    assert_eq!(passed, 4 * 8);
+    assert_eq!(passed, 0, "padding is checked too");
 }
 
 #[test]

@@ -131,8 +131,8 @@ fn layers_of(entries: &[SegmentEntry], offset: usize) -> Vec<Layer> {
     layers
 }
 
-/// The first of the layers to merge with all behind it: the oldest that is not more than twice as
-/// large as those together, or else as many of the newest as are too many.
+/// The first of the layers to merge with all behind it: the oldest that is not larger than those
+/// together, or else as many of the newest as are too many.
 fn first_to_merge(layers: &[Layer], max_layers: usize) -> Option<usize> {
     if layers.len() <= max_layers {
         return None;
@@ -143,7 +143,7 @@ fn first_to_merge(layers: &[Layer], max_layers: usize) -> Option<usize> {
     let mut behind: u64 = layers.iter().map(|layer| layer.bytes).sum();
     for (index, layer) in layers.iter().enumerate() {
         behind -= layer.bytes;
-        if layer.bytes <= behind.saturating_mul(2) {
+        if layer.bytes <= behind {
             return Some(index);
         }
     }
@@ -180,7 +180,7 @@ mod tests {
         let (mut sizes, mut written) = (Vec::new(), 0u64);
         for bytes in std::iter::repeat_n(1u64, 1_000) {
             sizes.push(bytes);
-            while let Some(first) = first_to_merge(&layers(&sizes), 4) {
+            while let Some(first) = first_to_merge(&layers(&sizes), 6) {
                 let merged: u64 = sizes.drain(first..).sum();
                 written += merged;
                 sizes.push(merged);
