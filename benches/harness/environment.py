@@ -1,0 +1,84 @@
+"""The machine, the Python environment of the peers, the build, and child processes."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PINNED = ("chdb==4.4.0", "pyarrow==26.0.1")
+
+
+def enter_venv(chosen):
+    """Runs this program again inside an environment that has the peers, made where missing."""
+    if os.environ.get("PUGMARK_BENCH_INSIDE") == "1":
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    venv = Path(chosen or os.environ.get("PUGMARK_BENCH_VENV") or cache / "pugmark/bench-venv")
+    python = venv / "bin/python"
+    if not python.exists():
+        say(f"making {venv} with {', '.join(PINNED)}")
+        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PINNED], check=True)
+    os.environ["PUGMARK_BENCH_INSIDE"] = "1"
+    os.execv(python, [str(python), *sys.argv])
+
+
+def say(text):
+    print(time.strftime("%H:%M:%S "), text, file=sys.stderr, flush=True)
+
+
+def build():
+    """Release binaries: the directory that holds them."""
+    say("building the release binaries")
+    cargo = ["cargo", "build", "--release", "--locked"]
+    # Two calls: features of the program must not leak into the measured engine, nor back.
+    subprocess.run([*cargo, "-p", "pugmark-server", "--no-default-features"],
+                   cwd=REPOSITORY, check=True)
+    subprocess.run([*cargo, "-p", "pugmark-benches"], cwd=REPOSITORY, check=True)
+    target = Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"))
+    return target / "release"
+
+
+def timed(command):
+    """Runs a child; its seconds, processor seconds, peak resident bytes."""
+    begun = time.perf_counter()
+    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    seconds = time.perf_counter() - begun
+    child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise SystemExit(f"{command[0]} failed with status {child.returncode}")
+    return {
+        "seconds": seconds,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_rss_bytes": usage.ru_maxrss * 1024,
+    }
+
+
+def directory_bytes(directory):
+    """Bytes of all files below, logs and locks included."""
+    return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
+
+
+def machine():
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    model = ""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), "")
+    return {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "memory_bytes": memory,
+        "kernel": platform.release(),
+        "load_before": os.getloadavg()[0],
+    }
+
+
+def commit():
+    command = ["git", "-C", str(REPOSITORY), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+

@@ -1,0 +1,173 @@
+//! `pugmark-bench`: asks a store the questions of the comparison and says what each took.
+//!
+//! ```text
+//! pugmark-bench open   --store DIR                     seconds to open it, figures of the store
+//! pugmark-bench serve  --store DIR --as-of MICROS      question names in, one JSON line out each
+//! pugmark-bench memory --store DIR --as-of MICROS --question NAME
+//!                                                      heap and pages of one question
+//! pugmark-bench stream --threads N                     what this machine streams from memory
+//! ```
+//!
+//! All answers are JSON on standard output. `compare.py` drives it; it knows nothing of any peer.
+
+mod measure;
+mod questions;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use pugmark_engine::{OpenError, ReadError, Snapshot, Store};
+use pugmark_query::{QueryError, QueryOptions};
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use questions::Question;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What ends the program early.
+#[derive(Debug, Error)]
+enum BenchError {
+    #[error("{0}; see the head of benches/src/main.rs")]
+    Usage(String),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    #[error(transparent)]
+    Input(#[from] std::io::Error),
+}
+
+/// The arguments behind the command: `--name value` pairs.
+struct Options(BTreeMap<String, String>);
+
+impl Options {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Self, BenchError> {
+        let mut options = BTreeMap::new();
+        while let Some(name) = arguments.next() {
+            let value = arguments.next();
+            match (name.strip_prefix("--"), value) {
+                (Some(name), Some(value)) => options.insert(name.to_owned(), value),
+                _ => return Err(BenchError::Usage(format!("`{name}` needs a value"))),
+            };
+        }
+        Ok(Self(options))
+    }
+
+    fn text(&self, name: &str) -> Result<&str, BenchError> {
+        let value = self.0.get(name).map(String::as_str);
+        value.ok_or_else(|| BenchError::Usage(format!("--{name} is missing")))
+    }
+
+    fn number<N: std::str::FromStr>(&self, name: &str) -> Result<N, BenchError> {
+        let number = self.text(name)?.parse();
+        number.map_err(|_| BenchError::Usage(format!("--{name} must be a number")))
+    }
+
+    fn store(&self) -> Result<PathBuf, BenchError> {
+        Ok(PathBuf::from(self.text("store")?))
+    }
+
+    fn query(&self) -> Result<QueryOptions, BenchError> {
+        Ok(QueryOptions {
+            as_of: Some(self.number("as-of")?),
+            threads: Some(self.number("threads")?),
+            ..QueryOptions::default()
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _unseen = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), BenchError> {
+    let mut arguments = std::env::args().skip(1);
+    let command = arguments.next().unwrap_or_default();
+    let options = Options::parse(arguments)?;
+    match command.as_str() {
+        "open" => say(&open(&options)?),
+        "serve" => serve(&options),
+        "memory" => say(&memory(&options)?),
+        "stream" => say(&measure::stream(options.number("threads")?)),
+        _ => Err(BenchError::Usage(format!("no command `{command}`"))),
+    }
+}
+
+fn say(answer: &Value) -> Result<(), BenchError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{answer}")?;
+    Ok(out.flush()?)
+}
+
+fn snapshot(path: &Path) -> Result<(Store, Snapshot), BenchError> {
+    let store = Store::builder(path).read_only().open()?;
+    let snapshot = store.snapshot()?;
+    Ok((store, snapshot))
+}
+
+fn open(options: &Options) -> Result<Value, BenchError> {
+    let path = options.store()?;
+    let begun = Instant::now();
+    let (store, snapshot) = snapshot(&path)?;
+    let seconds = begun.elapsed().as_secs_f64();
+    let stats = store.stats()?;
+    Ok(json!({
+        "seconds": seconds,
+        "events": snapshot.events(),
+        "users": stats.users,
+        "segments": stats.segments,
+        "segment_bytes": stats.segment_bytes,
+        "id_bytes": stats.id_bytes,
+        "events_by_name": stats.events_by_name,
+    }))
+}
+
+fn serve(options: &Options) -> Result<(), BenchError> {
+    let (_store, snapshot) = snapshot(&options.store()?)?;
+    let query = options.query()?;
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let question = Question::named(line.trim()).map_err(BenchError::Usage)?;
+        let (begun, cpu) = (Instant::now(), measure::cpu_seconds());
+        let answer = question.ask(&snapshot, &query)?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let cpu_seconds = measure::cpu_seconds() - cpu;
+        say(&json!({ "answer": answer, "seconds": seconds, "cpu_seconds": cpu_seconds }))?;
+    }
+    Ok(())
+}
+
+/// Asks once for the heap's peak, then once more for the pages that the question touches: the
+/// first asking has verified checksums, which reads more than any later one.
+fn memory(options: &Options) -> Result<Value, BenchError> {
+    let path = options.store()?;
+    let question = Question::named(options.text("question")?).map_err(BenchError::Usage)?;
+    let (_store, snapshot) = snapshot(&path)?;
+    let query = options.query()?;
+    let opened = measure::anonymous_bytes()?;
+    let (answer, peak) = measure::peak_anonymous_bytes(|| question.ask(&snapshot, &query))?;
+    measure::forget_references()?;
+    let again = question.ask(&snapshot, &query)?;
+    let touched = measure::referenced_bytes(&path)?;
+    Ok(json!({
+        "answer": answer?,
+        "same_again": again,
+        "opened_bytes": opened,
+        "peak_bytes": peak,
+        "peak_growth_bytes": peak.saturating_sub(opened),
+        "touched_bytes": touched,
+    }))
+}
