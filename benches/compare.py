@@ -45,6 +45,7 @@ def arguments():
     add("--binaries", type=Path, help="built programs; builds them if not given")
     add("--keep-loaded", action="store_true",
         help="ask what an earlier run loaded; its load figures are taken over")
+    add("--publish", action="store_true", help="put the tables into docs/performance.md")
     return parser.parse_args()
 
 
@@ -75,7 +76,10 @@ def main():
     clickhouse.make_users_table(engine, options.layouts[0])
     measure(options, figures, pugmark, engine, as_of_micros // 1000)
     out = options.out or work / f"report-{options.events}"
-    print(report.write(figures, out))
+    text = report.write(figures, out)
+    print(text)
+    if options.publish:
+        report.publish(text, environment.REPOSITORY / "docs/performance.md")
     say(f"written to {out}")
 
 

@@ -15,6 +15,14 @@ def write(figures, out):
     return text
 
 
+def publish(text, page):
+    """Puts the tables between the marks of a page."""
+    before, rest = page.read_text(encoding="utf-8").split("<!-- figures -->\n")
+    _, after = rest.split("<!-- end of figures -->")
+    page.write_text(f"{before}<!-- figures -->\n## Last figures\n{text}<!-- end of figures -->{after}",
+                    encoding="utf-8")
+
+
 def markdown(figures):
     machine = figures["machine"]
     head = (

@@ -4,11 +4,13 @@
 //! pugmark-bench open   --store DIR                     seconds to open it, figures of the store
 //! pugmark-bench serve  --store DIR --as-of MICROS      question names in, one JSON line out each
 //! pugmark-bench memory --store DIR --as-of MICROS --question NAME
-//!                                                      heap and pages of one question
+//!                                                      the heap of one question
+//! pugmark-bench pages  --store DIR --as-of MICROS --question NAME
+//!                                                      the pages that one question touches
 //! pugmark-bench stream --threads N                     what this machine streams from memory
 //! ```
 //!
-//! All answers are JSON on standard output. `compare.py` drives it; it knows nothing of any peer.
+//! Questions also take `--threads N`. All answers are JSON on standard output. `compare.py` drives it; it knows nothing of any peer.
 
 mod measure;
 mod questions;
@@ -101,6 +103,7 @@ fn run() -> Result<(), BenchError> {
         "open" => say(&open(&options)?),
         "serve" => serve(&options),
         "memory" => say(&memory(&options)?),
+        "pages" => say(&pages(&options)?),
         "stream" => say(&measure::stream(options.number("threads")?)),
         _ => Err(BenchError::Usage(format!("no command `{command}`"))),
     }
@@ -150,24 +153,28 @@ fn serve(options: &Options) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// Asks once for the heap's peak, then once more for the pages that the question touches: the
-/// first asking has verified checksums, which reads more than any later one.
+/// The heap of one question in a process that did nothing else.
 fn memory(options: &Options) -> Result<Value, BenchError> {
+    let question = Question::named(options.text("question")?).map_err(BenchError::Usage)?;
+    let (_store, snapshot) = snapshot(&options.store()?)?;
+    let query = options.query()?;
+    let opened = measure::anonymous_bytes()?;
+    let (answer, peak) = measure::peak_anonymous_bytes(|| question.ask(&snapshot, &query))?;
+    Ok(json!({ "answer": answer?, "opened_bytes": opened, "peak_bytes": peak }))
+}
+
+/// The pages of the store that one question touches. Asks twice: the first asking verifies
+/// checksums and maps neighbours of what it touches, the second touches what it needs.
+fn pages(options: &Options) -> Result<Value, BenchError> {
+    measure::map_small_pages()?;
     let path = options.store()?;
     let question = Question::named(options.text("question")?).map_err(BenchError::Usage)?;
     let (_store, snapshot) = snapshot(&path)?;
     let query = options.query()?;
-    let opened = measure::anonymous_bytes()?;
-    let (answer, peak) = measure::peak_anonymous_bytes(|| question.ask(&snapshot, &query))?;
+    question.ask(&snapshot, &query)?;
+    let mapped = measure::referenced_bytes(&path)?;
     measure::forget_references()?;
-    let again = question.ask(&snapshot, &query)?;
+    question.ask(&snapshot, &query)?;
     let touched = measure::referenced_bytes(&path)?;
-    Ok(json!({
-        "answer": answer?,
-        "same_again": again,
-        "opened_bytes": opened,
-        "peak_bytes": peak,
-        "peak_growth_bytes": peak.saturating_sub(opened),
-        "touched_bytes": touched,
-    }))
+    Ok(json!({ "first_mapped_bytes": mapped, "touched_bytes": touched }))
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::thread::disable_transparent_huge_pages;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
@@ -47,6 +48,12 @@ pub(crate) fn peak_anonymous_bytes<T>(work: impl FnOnce() -> T) -> io::Result<(T
         look()?;
         Ok((result, peak.load(Ordering::Relaxed)))
     })
+}
+
+/// Has files mapped from now on by pages of 4 KiB only: of a page of 2 MiB the kernel could not tell
+/// which part was touched.
+pub(crate) fn map_small_pages() -> io::Result<()> {
+    Ok(disable_transparent_huge_pages(true)?)
 }
 
 /// Makes the kernel forget which pages of this process were touched.
