@@ -171,8 +171,34 @@ proptest! {
                 view.or_into(key, &mut words);
                 view.and_into(key, &mut words);
                 view.and_not_into(key, &mut words);
+                if let Some(container) = view.container(key) {
+                    let table = vec![0; container.cardinality as usize + 1];
+                    container.spread(&table, &mut vec![0; 65_537]);
+                }
                 view.rank(super::join(key, 77));
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn spreading_looks_up_ranks(users in ordinals(), optimize: bool) {
+        let bytes = roaring_bytes(&users, optimize);
+        let view = BitmapView::open(&bytes).unwrap();
+        let mut out = vec![0; 65_537];
+        for container in view.containers() {
+            let table: Vec<u32> = (0..=container.cardinality).map(|rank| rank * 3 + 1).collect();
+            prop_assert!(container.spread(&table, &mut out));
+            let words: Words = container.iter().collect();
+            let mut rank = 0;
+            for place in 0..=65_536u32 {
+                prop_assert_eq!(out[place as usize], rank * 3 + 1);
+                rank += u32::from(place < 65_536 && words.contains(place as u16));
+            }
+            prop_assert!(!container.spread(&table[1..], &mut out));
         }
     }
 }

@@ -476,6 +476,63 @@ impl<'a> ContainerView<'a> {
         }
     }
 
+    /// Writes for each place `u` of the container the entry of `table` whose number is that of
+    /// the members below `u`: with the members' first rows, a dense table of rows. `table` has an
+    /// entry more than there are members, `out` 65 537.
+    ///
+    /// Costs about a nanosecond a place. False where the lengths are others, or forged values
+    /// contradict the cardinality; `out` is then of no use.
+    pub fn spread(&self, table: &[u32], out: &mut [u32]) -> bool {
+        if table.len() != self.cardinality as usize + 1 || out.len() != (1 << 16) + 1 {
+            return false;
+        }
+        let (mut done, mut next) = (0, 0);
+        match self.values {
+            Stored::Array(lows) => {
+                for (&bytes, &entry) in lows.iter().zip(table) {
+                    let low = usize::from(u16::from_le_bytes(bytes));
+                    let Some(gap) = out.get_mut(done..=low) else {
+                        return false;
+                    };
+                    gap.fill(entry);
+                    (done, next) = (low + 1, next + 1);
+                }
+            }
+            Stored::Bits(words) => {
+                let count = |word: &[u8; 8]| u64::from_le_bytes(*word).count_ones();
+                if words.iter().map(count).sum::<u32>() != self.cardinality {
+                    return false;
+                }
+                // Without a branch for each place: half of them would be mispredicted.
+                for (&word, places) in words.iter().zip(out.chunks_exact_mut(64)) {
+                    let mut bits = u64::from_le_bytes(word);
+                    for place in places {
+                        *place = table[next];
+                        next += (bits & 1) as usize;
+                        bits >>= 1;
+                    }
+                }
+                done = 1 << 16;
+            }
+            Stored::Runs(runs) => {
+                for &run in runs {
+                    let run = run_of(run);
+                    let (start, len) = (run.start as usize, run.len());
+                    let gap = out.get_mut(done..start);
+                    let (Some(gap), Some(rows)) = (gap, table.get(next..next + len)) else {
+                        return false;
+                    };
+                    gap.fill(table[next]);
+                    out[start..start + len].copy_from_slice(rows);
+                    (done, next) = (start + len, next + len);
+                }
+            }
+        }
+        let last = table.get(next).copied().unwrap_or_default();
+        out[done..].fill(last);
+        next + 1 == table.len()
+    }
+
     /// Adds the members to `words`.
     pub fn or_into(&self, words: &mut Words) {
         match self.values {

@@ -108,82 +108,18 @@ pub(super) fn read(
     let from = counts.len();
     let first_group = users.start / GROUP_USERS as u32;
     let last_group = (users.end - 1) / GROUP_USERS as u32;
-    let (mut start_row, mut end_row) = (None, 0);
-    for group in first_group..=last_group {
-        let found = read_group(sealed, index, group, counts)?;
-        start_row.get_or_insert(found.start);
-        end_row = found.end;
-    }
-    // The groups' rows join by construction, so only the two ends remain to be compared.
+    let found = Groups::open(sealed, index, first_group..last_group + 1)?.decode(counts)?;
     let skip = from + users.start as usize % GROUP_USERS;
     let end = skip + users.len();
     let skipped: u32 = counts[from..skip].iter().sum();
     let dropped: u32 = counts[end..].iter().sum();
     counts.truncate(end);
     counts.drain(from..skip);
-    let found = start_row.unwrap_or_default() + skipped..end_row - dropped;
-    if found == rows {
+    if (found.start + skipped..found.end - dropped) == rows {
         Ok(())
     } else {
         Err(wrong(sealed, index))
     }
-}
-
-/// Appends the counts of one group; returns its rows, which the counts add up to.
-fn read_group(
-    sealed: &Sealed,
-    index: &RunIndex,
-    group: u32,
-    counts: &mut Vec<u32>,
-) -> Result<Range<u32>, Corruption> {
-    let wrong = || wrong(sealed, index);
-    let at = u64::from(group) * GROUP_BYTES;
-    let is_last = (group + 1) * GROUP_USERS as u32 >= index.users;
-    let next_bytes = if is_last { 0 } else { 4 };
-    let entry = index
-        .counts
-        .slice(sealed, at..at + GROUP_BYTES + next_bytes)?;
-    let field = |number: usize| {
-        let bytes = entry.get(number * 4..).and_then(|rest| rest.first_chunk());
-        bytes.map(|&bytes| u32::from_le_bytes(bytes))
-    };
-    let first_row = field(0).ok_or_else(wrong)?;
-    let least = field(1).ok_or_else(wrong)?;
-    let place = field(2).ok_or_else(wrong)?;
-    let end_row = field(3).unwrap_or(index.rows);
-    let users = (index.users - group * GROUP_USERS as u32).min(GROUP_USERS as u32) as usize;
-    let (width, start) = (place & 63, u64::from(place >> 6) * PACKED_UNIT as u64);
-    if width > 32 {
-        return Err(wrong());
-    }
-    let from = counts.len();
-    counts.resize(from + users, 0);
-    if width > 0 {
-        let len = (users * width as usize).div_ceil(8) as u64;
-        let start = table_len(index.users) + start;
-        let packed = index.counts.slice(sealed, start..start + len)?;
-        if users == GROUP_USERS {
-            BitPacker8x::new().decompress(packed, &mut counts[from..], width as u8);
-        } else {
-            unpack_short(packed, width, &mut counts[from..]);
-        }
-    }
-    let mut sum = 0u64;
-    for count in &mut counts[from..] {
-        *count = count.checked_add(least).ok_or_else(wrong)?;
-        sum += u64::from(*count);
-    }
-    // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
-    if u64::from(first_row) + sum == u64::from(end_row) && end_row <= index.rows {
-        Ok(first_row..end_row)
-    } else {
-        Err(wrong())
-    }
-}
-
-fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
-    let what = "the rows of a run's users do not add up";
-    Corruption::new(sealed.file(), index.counts.offset(), what)
 }
 
 /// The rows of the user numbered `user`.
@@ -192,15 +128,122 @@ pub(super) fn read_one(
     index: &RunIndex,
     user: u32,
 ) -> Result<Range<u32>, Corruption> {
+    let group = user / GROUP_USERS as u32;
     let mut counts = Vec::with_capacity(GROUP_USERS);
-    let group = read_group(sealed, index, user / GROUP_USERS as u32, &mut counts)?;
-    let place = user as usize % GROUP_USERS;
-    let before: u32 = counts.iter().take(place).sum();
-    let Some(count) = counts.get(place) else {
-        return Err(wrong(sealed, index));
-    };
-    let start = group.start + before;
-    Ok(start..start + count)
+    let rows = Groups::open(sealed, index, group..group + 1)?.decode(&mut counts)?;
+    let (before, from) = counts.split_at(user as usize % GROUP_USERS);
+    let start = rows.start + before.iter().sum::<u32>();
+    Ok(start..start + from.first().ok_or_else(|| wrong(sealed, index))?)
+}
+
+/// Neighbouring groups and their packed bytes.
+struct Groups<'a> {
+    sealed: &'a Sealed,
+    index: &'a RunIndex,
+    groups: Range<u32>,
+    /// First row, smallest count and place of each group, then the row behind the last.
+    entries: Vec<[u32; 3]>,
+    packed: &'a [u8],
+    /// Where `packed` begins among the packed bytes.
+    packed_from: u64,
+}
+
+impl<'a> Groups<'a> {
+    fn open(
+        sealed: &'a Sealed,
+        index: &'a RunIndex,
+        groups: Range<u32>,
+    ) -> Result<Self, Corruption> {
+        let table_len = table_len(index.users);
+        let start = u64::from(groups.start) * GROUP_BYTES;
+        let end = u64::from(groups.end) * GROUP_BYTES + GROUP_BYTES;
+        let table = index.counts.slice(sealed, start..end.min(table_len))?;
+        let field = |entry: &[u8; 12], at: usize| {
+            let bytes = [entry[at], entry[at + 1], entry[at + 2], entry[at + 3]];
+            u32::from_le_bytes(bytes)
+        };
+        let table = table.as_chunks::<12>().0.iter();
+        let mut entries: Vec<[u32; 3]> = table
+            .map(|entry| [field(entry, 0), field(entry, 4), field(entry, 8)])
+            .collect();
+        if entries.len() == groups.len() {
+            entries.push([index.rows, 0, 0]);
+        }
+        let mut opened = Self {
+            sealed,
+            index,
+            groups,
+            entries,
+            packed: &[],
+            packed_from: 0,
+        };
+        let (Some((start, _)), Some((_, end))) = (
+            opened.packed_range(0),
+            opened.packed_range(opened.groups.len() - 1),
+        ) else {
+            return Err(wrong(sealed, index));
+        };
+        if start < end {
+            let range = table_len + start..table_len + end;
+            opened.packed = index.counts.slice(sealed, range)?;
+            opened.packed_from = start;
+        }
+        Ok(opened)
+    }
+
+    /// Users of the group at `place`.
+    fn users(&self, place: usize) -> usize {
+        let before = (self.groups.start as usize + place) * GROUP_USERS;
+        (self.index.users as usize - before).min(GROUP_USERS)
+    }
+
+    /// Where the packed bytes of the group at `place` begin and end.
+    fn packed_range(&self, place: usize) -> Option<(u64, u64)> {
+        let [_, _, packed] = *self.entries.get(place)?;
+        let start = u64::from(packed >> 6) * PACKED_UNIT as u64;
+        let bits = self.users(place) as u64 * u64::from(packed & 63);
+        Some((start, start + bits.div_ceil(8)))
+    }
+
+    /// Appends the counts of all groups; returns their rows, which the counts add up to.
+    fn decode(&self, counts: &mut Vec<u32>) -> Result<Range<u32>, Corruption> {
+        let wrong = || wrong(self.sealed, self.index);
+        let packer = BitPacker8x::new();
+        for (place, pair) in self.entries.windows(2).enumerate() {
+            let ([first_row, least, packed], [end_row, _, _]) = (pair[0], pair[1]);
+            let (width, from) = (packed & 63, counts.len());
+            if width > 32 {
+                return Err(wrong());
+            }
+            counts.resize(from + self.users(place), 0);
+            let group = &mut counts[from..];
+            if width > 0 {
+                let (start, end) = self.packed_range(place).ok_or_else(wrong)?;
+                let at = |byte: u64| byte.checked_sub(self.packed_from).map(|at| at as usize);
+                let range = at(start).zip(at(end)).ok_or_else(wrong)?;
+                let packed = self.packed.get(range.0..range.1).ok_or_else(wrong)?;
+                if group.len() == GROUP_USERS {
+                    packer.decompress(packed, group, width as u8);
+                } else {
+                    unpack_short(packed, width, group);
+                }
+            }
+            let above: u64 = group.iter().map(|&count| u64::from(count)).sum();
+            let sum = above + u64::from(least) * group.len() as u64;
+            // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
+            if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.index.rows {
+                return Err(wrong());
+            }
+            group.iter_mut().for_each(|count| *count += least);
+        }
+        let row = |entry: Option<&[u32; 3]>| entry.map_or(0, |entry| entry[0]);
+        Ok(row(self.entries.first())..row(self.entries.last()))
+    }
+}
+
+fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
+    let what = "the rows of a run's users do not add up";
+    Corruption::new(sealed.file(), index.counts.offset(), what)
 }
 
 /// Finds the rows of users in ascending order, decoding each group once and only if asked for.
@@ -228,10 +271,14 @@ impl GroupCursor {
         index: &RunIndex,
         user: u32,
     ) -> Result<Range<u32>, Corruption> {
+        if user >= index.users {
+            return Err(wrong(sealed, index));
+        }
         let group = user / GROUP_USERS as u32;
         if self.group != Some(group) {
             self.counts.clear();
-            let mut row = read_group(sealed, index, group, &mut self.counts)?.start;
+            let groups = Groups::open(sealed, index, group..group + 1)?;
+            let mut row = groups.decode(&mut self.counts)?.start;
             self.starts.clear();
             self.starts.push(row);
             self.starts.extend(self.counts.iter().map(|count| {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::layout::{Footer, HEADER_BYTES, RunIndex};
 use super::model::{self, PROPERTIES, Row};
 use super::{BuildOptions, Partition, Segment, UserStarts, build};
+use crate::bitmap::Words;
 use crate::error::Corruption;
 use crate::format::{BlockRef, checksum};
 use crate::time::MICROS_PER_DAY;
@@ -56,6 +57,10 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
             results.push(run.row_starts(key, &mut starts));
             let mut found = UserStarts::default();
             results.push(run.user_starts(key, &mut found));
+            let wanted = Words::of_range(0..40);
+            results.push(run.rows_of_users(key, &wanted, |_, rows| {
+                assert!(rows.end <= run.rows());
+            }));
             if let Ok(rows) = run.container_rows(key) {
                 let times = run.times(rows.clone());
                 results.push(times.map(|times| {

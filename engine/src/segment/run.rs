@@ -16,8 +16,6 @@ use crate::error::Corruption;
 
 /// Entries of a dense table of row starts: one for each user of a container, and the end.
 const DENSE_STARTS: usize = (1 << 16) + 1;
-/// Containers with fewer users fill the gaps between them instead of adding up all places.
-const SPARSE_USERS: u32 = 4_096;
 
 /// The rows of one event name (or of the overflow run) in a segment, sorted by (ordinal, time,
 /// arrival). Row numbers count from 0 within the run.
@@ -147,31 +145,9 @@ impl<'a> NameRun<'a> {
             starts.fill(0);
             return Ok(());
         };
-        let mut counts = Vec::with_capacity(place.users.len() + 2 * counts::GROUP_USERS);
-        self.counts(&place, &mut counts)?;
-        let mut counts = counts.into_iter();
-        let mut row = place.rows.start;
-        if place.container.cardinality < SPARSE_USERS {
-            let mut done = 0;
-            place.container.for_each(|low| {
-                // Values out of order come from forged bytes only; the last check finds them.
-                let low = usize::from(low).max(done);
-                starts[done..=low].fill(row);
-                done = low + 1;
-                row += counts.next().unwrap_or_default();
-            });
-            starts[done..].fill(row);
-        } else {
-            starts.fill(0);
-            place.container.for_each(|low| {
-                starts[usize::from(low) + 1] = counts.next().unwrap_or_default();
-            });
-            for start in starts.iter_mut() {
-                row += *start;
-                *start = row;
-            }
-        }
-        if row == place.rows.end && counts.next().is_none() {
+        let mut firsts = Vec::with_capacity(place.users.len() + 2 * counts::GROUP_USERS);
+        self.first_rows(&place, &mut firsts)?;
+        if place.container.spread(&firsts, starts) {
             Ok(())
         } else {
             Err(self.wrong_users())
@@ -191,16 +167,12 @@ impl<'a> NameRun<'a> {
             return Ok(());
         };
         place.container.append_to(&mut found.lows);
-        self.counts(&place, &mut found.starts)?;
-        if found.lows.len() != place.users.len() {
-            return Err(self.wrong_users());
+        self.first_rows(&place, &mut found.starts)?;
+        if found.lows.len() == place.users.len() {
+            Ok(())
+        } else {
+            Err(self.wrong_users())
         }
-        let mut row = place.rows.start;
-        for start in &mut found.starts {
-            row += std::mem::replace(start, row);
-        }
-        found.starts.push(row);
-        Ok(())
     }
 
     /// Calls `visit` with the rows of those users of container `key` that are in `wanted`,
@@ -438,9 +410,16 @@ impl<'a> NameRun<'a> {
         }))
     }
 
-    fn counts(&self, place: &Place<'_>, counts: &mut Vec<u32>) -> Result<(), Corruption> {
+    /// The first row of each user of a container, and the end of the last one's.
+    fn first_rows(&self, place: &Place<'_>, firsts: &mut Vec<u32>) -> Result<(), Corruption> {
         let (users, rows) = (place.users.clone(), place.rows.clone());
-        counts::read(&self.segment.sealed, self.index()?, users, rows, counts)
+        counts::read(&self.segment.sealed, self.index()?, users, rows, firsts)?;
+        let mut row = place.rows.start;
+        for first in firsts.iter_mut() {
+            row += std::mem::replace(first, row);
+        }
+        firsts.push(row);
+        Ok(())
     }
 
     fn wrong_users(&self) -> Corruption {
