@@ -3,6 +3,7 @@
 mod columnar;
 mod delimited;
 mod json;
+mod laws;
 mod real;
 
 use std::collections::BTreeMap;
