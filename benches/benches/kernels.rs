@@ -1,0 +1,144 @@
+//! The innermost loops, each alone: users of two names met as words, rows of users from run
+//! lengths, and the two matchers of a three-step funnel. `cargo bench -p pugmark-benches`.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pugmark_engine::batch::IdColumn;
+use pugmark_engine::bitmap::Words;
+use pugmark_engine::{Snapshot, Store};
+use pugmark_query::kernel::{
+    FunnelPlan, FunnelScratch, StepList, StepLists, UserEvents, match_funnel,
+};
+use pugmark_query::population::{Population, PopulationConfig};
+use pugmark_query::{Funnel, days};
+
+/// 45 000 users, so that the first container is two thirds full.
+const EVENTS: u64 = 1_000_000;
+
+const STEPS: [&str; 3] = ["view", "cart", "purchase"];
+
+/// One user's events of the steps, for both matchers.
+#[derive(Default)]
+struct User {
+    times: Vec<i64>,
+    steps: Vec<u64>,
+    lists: [Vec<i64>; 3],
+}
+
+fn population() -> Population {
+    Population::new(PopulationConfig::of_events(EVENTS))
+}
+
+fn loaded(store: &Store) -> Result<Snapshot, Box<dyn Error>> {
+    let mut load = store.bulk_load(1)?;
+    let mut rows = 0;
+    for batch in population().batches() {
+        rows += batch.len() as u64;
+        load.append(batch, rows)?;
+    }
+    load.finish(rows)?;
+    Ok(store.snapshot()?)
+}
+
+fn users() -> Vec<User> {
+    let mut users: BTreeMap<i64, User> = BTreeMap::new();
+    for batch in population().batches() {
+        let IdColumn::Int(ids) = batch.users() else {
+            continue;
+        };
+        for (row, (&id, &time)) in ids.iter().zip(batch.times()).enumerate() {
+            let name = batch.events().get(row);
+            if let Some(step) = STEPS.iter().position(|known| *known == name) {
+                let user = users.entry(id).or_default();
+                user.times.push(time);
+                user.steps.push(1 << step);
+                user.lists[step].push(time);
+            }
+        }
+    }
+    users.into_values().collect()
+}
+
+fn segments(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
+    let directory = tempfile::tempdir()?;
+    let store = Store::builder(directory.path()).open()?;
+    let snapshot = loaded(&store)?;
+    let largest = snapshot
+        .event_segments()
+        .iter()
+        .max_by_key(|segment| segment.meta().rows);
+    let segment = largest.ok_or("no segment")?;
+    let (views, carts) = (segment.run("view"), segment.run("cart"));
+    let (views, carts) = (views.ok_or("no views")?, carts.ok_or("no carts")?);
+    let (viewers, collectors) = (views.users()?, carts.users()?);
+
+    let mut group = criterion.benchmark_group("a container of 65 536 users");
+    group.throughput(Throughput::Elements(viewers.cardinality()));
+    let mut words = Words::new();
+    group.bench_function("users of one name and another", |bencher| {
+        bencher.iter(|| {
+            words.clear();
+            viewers.or_into(0, &mut words);
+            collectors.and_into(0, &mut words);
+            black_box(words.len())
+        });
+    });
+    let mut starts = vec![0; 65_537];
+    group.bench_function("rows of each user", |bencher| {
+        bencher.iter(|| views.row_starts(0, black_box(&mut starts)).is_ok());
+    });
+    group.finish();
+    Ok(())
+}
+
+fn matchers(criterion: &mut Criterion) {
+    let users = users();
+    let funnel = Funnel::new(STEPS).within(days(1));
+    let within = Some(days(1).micros as u64);
+    let events = users.iter().map(|user| user.times.len() as u64).sum();
+    let mut group = criterion.benchmark_group("view, cart, purchase within a day");
+    group.throughput(Throughput::Elements(events));
+    let mut lists = StepLists::default();
+    group.bench_function("a list for each step", |bencher| {
+        bencher.iter(|| {
+            let level = |user: &User| {
+                let steps = user.lists.each_ref().map(|times| StepList::new(times));
+                lists.level(&steps, within)
+            };
+            black_box(users.iter().map(level).sum::<usize>())
+        });
+    });
+    let (plan, mut scratch) = (FunnelPlan::new(&funnel), FunnelScratch::default());
+    group.bench_function("events in order", |bencher| {
+        bencher.iter(|| {
+            let mut levels = 0;
+            for user in &users {
+                let events = UserEvents {
+                    times: &user.times,
+                    steps: &user.steps,
+                    ..UserEvents::default()
+                };
+                let emit = |outcome: pugmark_query::kernel::Outcome<'_>| levels += outcome.level;
+                let _ends = match_funnel(&plan, &events, &mut scratch, &|| false, emit);
+            }
+            black_box(levels)
+        });
+    });
+    group.finish();
+}
+
+#[expect(
+    clippy::panic,
+    reason = "a benchmark that cannot begin has nothing to say"
+)]
+fn stored(criterion: &mut Criterion) {
+    if let Err(error) = segments(criterion) {
+        panic!("{error}");
+    }
+}
+
+criterion_group!(kernels, stored, matchers);
+criterion_main!(kernels);
