@@ -34,7 +34,7 @@ impl Shared {
             |_| {},
         )?;
         crate::crash::crash_point!("ids.merged");
-        self.dictionary.install_merged(&runs, merged)?;
+        self.take_over(self.dictionary.install_merged(&runs, merged))?;
         for run in &runs {
             self.storage.remove(&ids_file(run.number))?;
         }
@@ -81,9 +81,8 @@ impl Shared {
             |_| {},
         )?;
         crate::crash::crash_point!("message_ids.merged");
-        lock(&self.append)
-            .message_ids
-            .install_merged(&plan, merged)?;
+        let installed = lock(&self.append).message_ids.install_merged(&plan, merged);
+        self.take_over(installed)?;
         for run in old {
             self.storage.remove(&message_ids_file(run.number))?;
         }

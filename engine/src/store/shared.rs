@@ -180,6 +180,24 @@ impl Shared {
         Ok(())
     }
 
+    /// Takes what a publish has made true over into memory. Where that fails, memory no longer
+    /// agrees with the manifest, and the next publish would contradict it; so it poisons.
+    pub(crate) fn take_over(&self, installed: Result<(), ReadError>) -> Result<(), WriteError> {
+        let error = match installed {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        match &error {
+            ReadError::Storage(cause) => self.poison(cause),
+            other => {
+                let source = std::io::Error::other(other.to_string());
+                let place = std::path::Path::new("a file just published");
+                self.poison(&StorageError::new("open", place, source));
+            }
+        }
+        Err(error.into())
+    }
+
     /// The current state, for a snapshot.
     pub(crate) fn state(&self) -> State {
         self.state

@@ -129,7 +129,8 @@ impl Shared {
         let progress = frozen.memtable.progress();
         self.publish_flush(entries, &progress, frozen.next_arrival, Some(&frozen))?;
         if let Some(sealed) = &frozen.message_ids {
-            lock(&self.append).message_ids.install(sealed.meta)?;
+            let installed = lock(&self.append).message_ids.install(sealed.meta);
+            self.take_over(installed)?;
         }
         self.remove_logs_before(frozen.next_log_file)?;
         let _guard = lock(&self.flush_wait);
@@ -177,7 +178,7 @@ impl Shared {
         )?;
         crate::crash::crash_point!("flush.published");
         if let Some(run) = ids {
-            self.dictionary.install(run)?;
+            self.take_over(self.dictionary.install(run))?;
         }
         Ok(())
     }
