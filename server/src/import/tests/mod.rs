@@ -1,5 +1,6 @@
 //! Whole files through every reader into a collecting sink.
 
+mod answers;
 mod columnar;
 mod delimited;
 mod json;

@@ -6,7 +6,7 @@ use super::super::{Delimiter, EventNaming, TimeFormat};
 use super::*;
 
 /// Where the files lie, if they do: `PUGMARK_DATA`, else beside the repository.
-fn data() -> Option<PathBuf> {
+pub(super) fn data() -> Option<PathBuf> {
     let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
     let folder = std::env::var_os("PUGMARK_DATA").map_or(beside, PathBuf::from);
     let there = folder.join("SOURCES.md").is_file();
@@ -45,7 +45,7 @@ fn users(collector: &Collector) -> usize {
         .len()
 }
 
-fn fixed(name: &str) -> EventNaming {
+pub(super) fn fixed(name: &str) -> EventNaming {
     EventNaming {
         rules: Vec::new(),
         columns: Vec::new(),
