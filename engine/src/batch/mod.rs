@@ -1,7 +1,7 @@
 //! Event batches: what callers hand in, as columns.
 //!
 //! A batch owns its rows in arrival order. [`EventBatch`] is built row by row
-//! ([`EventBatch::push`]) or column by column ([`BatchColumns`]), checked as a whole, and then
+//! ([`BatchBuilder`]) or column by column ([`BatchColumns`]), checked as a whole, and then
 //! travels through the log and the memory table to a segment in this same columnar shape.
 //! This module knows nothing of ordinals, files or segments.
 

@@ -46,7 +46,7 @@ use rows::{Rows, Texts};
 /// Rows of every batch but the last.
 pub const BATCH_ROWS: usize = 65_536;
 
-/// Names of all events, by the number of their [`Name`].
+/// Names of all events, by their number.
 pub const NAMES: [&str; 18] = [
     "visit",
     "view",
