@@ -33,7 +33,7 @@ fn build_rows(rows: &[Row], batch_rows: usize, options: &BuildOptions) -> Vec<su
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn built_segments_hold_their_rows(
@@ -71,7 +71,7 @@ fn merge_all(inputs: &[Arc<Segment>], options: &BuildOptions) -> Vec<Arc<Segment
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
     fn merged_segments_hold_the_rows_of_their_inputs(
