@@ -70,9 +70,9 @@ impl Question {
         }
         let executor = &Executor::new(snapshot.clone()).with_options(options);
         match self {
-            Self::AbandonedCart => Ok(executor.count(&abandoned_cart())?.into()),
-            Self::CountsAndProperties => Ok(executor.count(&counts_and_properties())?.into()),
-            Self::Sleepers => Ok(executor.count(&sleepers())?.into()),
+            Self::AbandonedCart => Ok(executor.count(abandoned_cart())?.into()),
+            Self::CountsAndProperties => Ok(executor.count(counts_and_properties())?.into()),
+            Self::Sleepers => Ok(executor.count(sleepers())?.into()),
             Self::Funnel3 => {
                 let funnel = Funnel::new(["view", "cart", "purchase"]).within(days(1));
                 Ok(by_step(&executor.funnel(&funnel)?))

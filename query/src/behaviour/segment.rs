@@ -67,6 +67,13 @@ pub fn not(segment: impl Into<Segment>) -> Segment {
     }
 }
 
+impl From<&Segment> for Segment {
+    /// A copy, so that one segment can be asked for again and again.
+    fn from(segment: &Segment) -> Self {
+        segment.clone()
+    }
+}
+
 impl From<Did> for Segment {
     fn from(did: Did) -> Self {
         Self::Did(Box::new(did))

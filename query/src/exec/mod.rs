@@ -59,7 +59,7 @@ use worker::Worker;
 /// batch.event("bob", 3_000_000, "purchase");
 /// store.append(batch.finish()?)?;
 /// let executor = Executor::new(store.snapshot()?);
-/// let abandoned = executor.users(&did("cart").and(not(did("purchase"))))?;
+/// let abandoned = executor.users(did("cart").and(not(did("purchase"))))?;
 /// assert_eq!(abandoned.ids()?, ["ann"]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -115,8 +115,8 @@ impl Executor {
     ///
     /// # Errors
     /// See [`QueryError`].
-    pub fn count(&self, segment: &Segment) -> Result<u64, QueryError> {
-        let (counts, _) = self.over_users(segment, |_, found: &mut u64, users| {
+    pub fn count(&self, segment: impl Into<Segment>) -> Result<u64, QueryError> {
+        let (counts, _) = self.over_users(&segment.into(), |_, found: &mut u64, users| {
             *found += u64::from(users.len());
             Ok(())
         })?;

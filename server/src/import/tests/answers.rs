@@ -57,7 +57,7 @@ fn rees46() {
     let options = ImportOptions::new("user_id", "event_time", "event_type");
     ask("rees46-2019-oct.csv", &options, |executor| {
         assert_eq!(executor.snapshot().events(), 17_434);
-        assert_eq!(executor.count(&pugmark_query::everyone()).unwrap(), 4_504);
+        assert_eq!(executor.count(pugmark_query::everyone()).unwrap(), 4_504);
         for (name, users) in [("view", 4_504), ("cart", 111), ("purchase", 193)] {
             assert_eq!(executor.users(did(name)).unwrap().len(), users, "{name}");
         }
