@@ -51,6 +51,18 @@ pub fn is_long() -> bool {
     std::env::var_os("PUGMARK_LONG").is_some()
 }
 
+/// An empty directory for a test of real files. In memory where the system has such a place:
+/// there syncs cost nothing, and no test of real files is about the loss of power.
+pub fn scratch() -> tempfile::TempDir {
+    let memory = std::path::Path::new("/dev/shm");
+    let made = if memory.is_dir() {
+        tempfile::tempdir_in(memory)
+    } else {
+        tempfile::tempdir()
+    };
+    made.expect("a directory can be made")
+}
+
 fn from_environment(name: &str, ordinary: u32) -> u32 {
     match std::env::var(name) {
         Ok(text) => text.parse().expect("a number"),

@@ -12,8 +12,8 @@ use pugmark_engine::{Snapshot, Store, Value};
 use pugmark_tests::dice::Dice;
 use pugmark_tests::events::{DAY, Event, START, batch_of};
 use pugmark_tests::history::{open, tiny_options};
-use pugmark_tests::is_long;
 use pugmark_tests::trail::dump;
+use pugmark_tests::{is_long, scratch};
 
 /// Events of each batch.
 const ROWS: usize = 6;
@@ -149,7 +149,7 @@ fn in_memory() {
 
 #[test]
 fn on_real_files() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let batches = if is_long() { 2_000 } else { 100 };
     readers_beside_writers(Arc::new(OsStorage::open(directory.path())), batches);
 }

@@ -15,9 +15,9 @@ use pugmark_engine::{Options, Store};
 use pugmark_tests::dice::Dice;
 use pugmark_tests::events::START;
 use pugmark_tests::history::{HandClock, Script, States, Step, open, quiet_options};
-use pugmark_tests::is_long;
 use pugmark_tests::reference::Trails;
 use pugmark_tests::trail::dump;
+use pugmark_tests::{is_long, scratch};
 
 const DIRECTORIES: [&str; 4] = ["segments", "ids", "dedup", "log"];
 
@@ -395,7 +395,7 @@ fn damage_to_real_files_is_noticed() {
                 0 => bytes[at] ^= 1 << dice.below(8),
                 _ => bytes.truncate(at),
             });
-            let directory = tempfile::tempdir().unwrap();
+            let directory = scratch();
             write_real(&files, directory.path());
             let storage = OsStorage::open(directory.path());
             let answer = ask(Arc::new(storage), &sample.options);

@@ -3,16 +3,18 @@
 //! This finds what depends on real files and real threads; what depends on the loss of unsynced
 //! bytes is found by simulated losses of power.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pugmark_engine::{CRASH_POINTS, Store};
+use pugmark_engine::{CRASH_POINTS, OpenError, Store};
 use pugmark_tests::dice::Dice;
 use pugmark_tests::events::START;
 use pugmark_tests::history::States;
-use pugmark_tests::kills;
 use pugmark_tests::trail::dump;
+use pugmark_tests::{kills, scratch};
 
 use crate::child::{CLIENTS, Running, Work, options, script};
 
@@ -98,6 +100,39 @@ impl<'a> Victim<'a> {
     }
 }
 
+/// Reads a store all the time while its writers are killed, recover and go on. Only once there is
+/// a store; from then on every snapshot can be had, is consistent, and never loses an event
+/// (the clients of [`Victim`] drop events, but only those of client `a`).
+fn read_all_the_time(directory: &Path, done: &AtomicBool) -> u64 {
+    let (mut most, mut snapshots) = (0, 0);
+    while !done.load(Ordering::SeqCst) {
+        let reader = Store::builder(directory)
+            .options(options())
+            .read_only()
+            .open();
+        let reader = match reader {
+            Ok(reader) => reader,
+            Err(OpenError::NotAStore { .. }) => continue,
+            Err(error) => panic!("a reader beside killed writers: {error}"),
+        };
+        for _ in 0..5 {
+            let snapshot = reader
+                .snapshot()
+                .unwrap_or_else(|error| panic!("a reader: {error}"));
+            let found = dump(&snapshot).unwrap_or_else(|error| panic!("a reader: {error}"));
+            let count = found.of_users(CLIENTS[1]).event_count();
+            assert!(
+                count >= most,
+                "a reader saw {most} events of {}, then {count}",
+                CLIENTS[1]
+            );
+            most = count;
+            snapshots += 1;
+        }
+    }
+    snapshots
+}
+
 /// Lets a child run until it kills itself at the point. Returns what it printed, and whether it
 /// got there.
 fn run_to_the_point(running: Running, point: &str) -> (Vec<String>, bool) {
@@ -126,44 +161,67 @@ fn kill_some_time(running: Running, dice: &mut Dice) -> Vec<String> {
     lines
 }
 
+/// Which points are still to be passed, and how many processes were killed.
+struct Campaign {
+    dice: Dice,
+    points: VecDeque<&'static str>,
+    hit: BTreeSet<&'static str>,
+    killed: u32,
+}
+
+impl Campaign {
+    fn is_over(&self) -> bool {
+        self.killed >= kills(20) && self.hit.len() == CRASH_POINTS.len()
+    }
+
+    /// Starts a child, kills it, and looks at what it left.
+    fn kill(&mut self, victim: &mut Victim<'_>) {
+        self.killed += 1;
+        let Some(point) = self.points.pop_front() else {
+            let lines = kill_some_time(victim.start(None), &mut self.dice);
+            victim.bury(&lines, &format!("kill {}", self.killed));
+            if self.killed.is_multiple_of(50) {
+                self.points.extend(CRASH_POINTS);
+            }
+            return;
+        };
+        // A process recovers once.
+        let most = if point.starts_with("recover.") { 1 } else { 3 };
+        let passes = 1 + self.dice.below(most);
+        let running = victim.start(Some((point, passes)));
+        let (lines, was_hit) = run_to_the_point(running, point);
+        assert!(was_hit, "{point} was not passed {passes} times");
+        self.hit.insert(point);
+        let context = format!("kill {} at {point}, passed {passes} times", self.killed);
+        victim.bury(&lines, &context);
+    }
+}
+
 #[test]
 fn a_killed_process_loses_nothing_acknowledged() {
-    let mut dice = Dice::new(2_026);
-    let mut hit = BTreeSet::new();
-    let mut killed = 0;
-    let mut points = CRASH_POINTS.iter().copied();
-    while killed < kills(20) || hit.len() < CRASH_POINTS.len() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut victim = Victim::new(directory.path(), dice.any());
-        for _ in 0..KILLS_OF_ONE_STORE {
-            killed += 1;
-            let point = points.next();
-            if let Some(point) = point {
-                // A process recovers once.
-                let passes = if point.starts_with("recover.") {
-                    1
-                } else {
-                    1 + dice.below(3)
-                };
-                let running = victim.start(Some((point, passes)));
-                let (lines, was_hit) = run_to_the_point(running, point);
-                assert!(was_hit, "{point} was not passed {passes} times");
-                hit.insert(point);
-                victim.bury(
-                    &lines,
-                    &format!("kill {killed} at {point}, passed {passes} times"),
-                );
-            } else {
-                let lines = kill_some_time(victim.start(None), &mut dice);
-                victim.bury(&lines, &format!("kill {killed}"));
-                if killed % 50 == 0 {
-                    points = CRASH_POINTS.iter().copied();
+    let mut campaign = Campaign {
+        dice: Dice::new(2_026),
+        points: CRASH_POINTS.iter().copied().collect(),
+        hit: BTreeSet::new(),
+        killed: 0,
+    };
+    while !campaign.is_over() {
+        let directory = scratch();
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| read_all_the_time(directory.path(), &done));
+            let killed = catch_unwind(AssertUnwindSafe(|| {
+                let mut victim = Victim::new(directory.path(), campaign.dice.any());
+                for _ in 0..KILLS_OF_ONE_STORE {
+                    if !campaign.is_over() {
+                        campaign.kill(&mut victim);
+                    }
                 }
-            }
-            if killed >= kills(20) && hit.len() == CRASH_POINTS.len() {
-                break;
-            }
-        }
+            }));
+            done.store(true, Ordering::SeqCst);
+            let snapshots = reader.join().unwrap();
+            killed.unwrap_or_else(|panicked| resume_unwind(panicked));
+            assert!(snapshots > 0, "the reader read nothing");
+        });
     }
-    assert_eq!(hit.len(), CRASH_POINTS.len(), "every point was passed");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pugmark_engine::{OpenError, Store};
-use pugmark_tests::is_long;
+use pugmark_tests::{is_long, scratch};
 
 use crate::child::Running;
 
@@ -11,7 +11,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
 fn of_many_processes_one_wins() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let (rounds, racers) = if is_long() { (200, 20) } else { (3, 6) };
     for round in 0..rounds {
         let running: Vec<Running> = (0..racers)
@@ -66,7 +66,7 @@ fn refused(directory: &std::path::Path, holder: &str) {
 /// A load in progress keeps the lock, since it writes.
 #[test]
 fn an_unfinished_load_keeps_the_lock() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = scratch();
     let store = Store::builder(directory.path()).open().unwrap();
     let load = store.bulk_load(1).unwrap();
     drop(store);

@@ -11,7 +11,7 @@ use pugmark_tests::history::{HandClock, States, Step, open, quiet_options, tiny_
 use pugmark_tests::layouts::{Input, every_layout};
 use pugmark_tests::reference::{Reference, Trails};
 use pugmark_tests::trail::dump;
-use pugmark_tests::{cases, config};
+use pugmark_tests::{cases, config, scratch};
 
 /// What a test does to a store; steps of a client, and what befalls the process.
 #[derive(Clone, Debug)]
@@ -147,7 +147,7 @@ proptest! {
             reference.set_traits(&traits);
             inputs.push(Input::Traits(traits));
         }
-        let directory = tempfile::tempdir().unwrap();
+        let directory = scratch();
         let expected = reference.trails();
         every_layout(&inputs, START, directory.path(), |layout, snapshot| {
             let difference = expected.difference(&dump(snapshot).unwrap());
@@ -165,7 +165,7 @@ proptest! {
         let clock = HandClock::at(START);
         let options = Options { clock: clock.clock(), ..tiny_options() };
         for maps in [true, false] {
-            let directory = tempfile::tempdir().unwrap();
+            let directory = scratch();
             let storage: Arc<dyn Storage> = if maps {
                 Arc::new(OsStorage::open(directory.path()))
             } else {

@@ -45,7 +45,6 @@ pub(super) struct Sink<'i> {
     pub(super) params: Params,
     /// Blobs that may occur again (properties that are present together share their rows).
     shared: HashMap<Vec<u8>, BlockRef>,
-    compressor: Option<zstd::bulk::Compressor<'static>>,
     /// Lets tests damage bytes before their checksum is taken.
     #[cfg(test)]
     pub(super) forge: Option<Forge>,
@@ -61,7 +60,6 @@ impl<'i> Sink<'i> {
             image,
             params,
             shared: HashMap::new(),
-            compressor: zstd::bulk::Compressor::new(ZSTD_LEVEL).ok(),
             #[cfg(test)]
             forge: None,
         }
@@ -80,7 +78,13 @@ impl<'i> Sink<'i> {
 
     /// Compresses bytes; none where that leaves more than `limit` of them.
     pub(super) fn compress(&mut self, raw: &[u8], limit: usize) -> Option<Vec<u8>> {
-        let packed = self.compressor.as_mut()?.compress(raw).ok()?;
+        // A context costs more to make than a small block to compress, and most images are small.
+        thread_local! {
+            static COMPRESSOR: std::cell::RefCell<Option<zstd::bulk::Compressor<'static>>> =
+                std::cell::RefCell::new(zstd::bulk::Compressor::new(ZSTD_LEVEL).ok());
+        }
+        let packed =
+            COMPRESSOR.with_borrow_mut(|compressor| compressor.as_mut()?.compress(raw).ok())?;
         (packed.len() <= limit).then_some(packed)
     }
 
