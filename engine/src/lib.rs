@@ -8,6 +8,8 @@ pub mod dedup;
 pub mod dictionary;
 pub mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod ids;
 pub mod limits;
 mod maintain;

@@ -19,9 +19,11 @@
 
 pub mod dice;
 pub mod events;
+pub mod fuzzing;
 pub mod history;
 pub mod layouts;
 pub mod reference;
+pub mod slow;
 pub mod trail;
 
 use proptest::test_runner::Config as ProptestConfig;

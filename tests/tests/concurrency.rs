@@ -3,7 +3,8 @@
 //!
 //! Every batch adds up to zero over users and partitions, so half a batch shows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
@@ -12,6 +13,8 @@ use pugmark_engine::{Snapshot, Store, Value};
 use pugmark_tests::dice::Dice;
 use pugmark_tests::events::{DAY, Event, START, batch_of};
 use pugmark_tests::history::{open, tiny_options};
+use pugmark_tests::reference::Trails;
+use pugmark_tests::slow::SlowStorage;
 use pugmark_tests::trail::dump;
 use pugmark_tests::{is_long, scratch};
 
@@ -145,6 +148,96 @@ fn readers_beside_writers(storage: Arc<dyn Storage>, batches: i64) {
 fn in_memory() {
     let batches = if is_long() { 5_000 } else { 150 };
     readers_beside_writers(Arc::new(MemoryStorage::new()), batches);
+}
+
+/// Threads meet where they hardly ever do on a fast disk.
+#[test]
+fn on_a_slow_disk() {
+    let batches = if is_long() { 1_000 } else { 60 };
+    let storage = SlowStorage::new(Arc::new(MemoryStorage::new()));
+    readers_beside_writers(Arc::new(storage), batches);
+}
+
+/// What a reader has seen is not lost when the power fails in the next moment.
+#[test]
+fn what_was_seen_survives_a_loss_of_power() {
+    let disk = MemoryStorage::new();
+    let storage: Arc<dyn Storage> = Arc::new(SlowStorage::new(Arc::new(disk.clone())));
+    let options = tiny_options();
+    let store = open(storage, &options).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                let mut dice = Dice::new(writer as u64);
+                for number in 0.. {
+                    if done.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    store
+                        .append(batch_of(&zero_sum(&mut dice, writer, number)))
+                        .unwrap();
+                }
+            });
+        }
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            for seed in 0..if is_long() { 2_000 } else { 60 } {
+                let seen = dump(&store.snapshot().unwrap()).unwrap();
+                let left = disk.crash(seed);
+                let reopened = open(Arc::new(left), &options).unwrap();
+                let found = dump(&reopened.snapshot().unwrap()).unwrap();
+                let (seen, found) = (batches_of(&seen), batches_of(&found));
+                let lost: Vec<&String> = seen.difference(&found).collect();
+                assert!(lost.is_empty(), "batches {lost:?} were seen and are lost");
+            }
+        }));
+        done.store(true, Ordering::SeqCst);
+        looked.unwrap_or_else(|panicked| resume_unwind(panicked));
+    });
+}
+
+fn batches_of(trails: &Trails) -> BTreeSet<String> {
+    let rows = trails.events.values().flatten();
+    rows.map(|row| row.properties["batch"].clone()).collect()
+}
+
+/// A load takes its place in the order of arrival long before it is published; what is appended
+/// and merged meanwhile must not grow over that place.
+#[test]
+fn appends_and_compactions_overtake_a_slow_load() {
+    let storage: Arc<dyn Storage> = Arc::new(SlowStorage::new(Arc::new(MemoryStorage::new())));
+    let store = open(storage, &tiny_options()).unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut dice = Dice::new(1);
+            for number in 0.. {
+                if done.load(Ordering::SeqCst) {
+                    return;
+                }
+                store
+                    .append(batch_of(&zero_sum(&mut dice, 0, number)))
+                    .unwrap();
+            }
+        });
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            let mut dice = Dice::new(2);
+            for key in 0..if is_long() { 200 } else { 10 } {
+                let events: Vec<Event> = (0..20)
+                    .flat_map(|number| zero_sum(&mut dice, 1, key * 20 + number))
+                    .collect();
+                let mut load = store.bulk_load(key as u128).unwrap();
+                load.append(batch_of(&events), events.len() as u64).unwrap();
+                load.finish(events.len() as u64).unwrap();
+                store.verify().unwrap();
+            }
+        }));
+        done.store(true, Ordering::SeqCst);
+        loaded.unwrap_or_else(|panicked| resume_unwind(panicked));
+    });
+    check(&store.snapshot().unwrap(), &[0; WRITERS + 1]);
+    store.verify().unwrap();
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod child;
 mod concurrency;
+mod corpora;
 mod corruption;
 mod io_errors;
 mod kills;

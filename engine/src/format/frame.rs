@@ -7,9 +7,9 @@ use std::path::Path;
 
 use bytes::Bytes;
 
-use super::checksum;
 use super::sealed::{BlockRef, Sealed};
 use super::wire::{Reader, WireError, Writer};
+use super::{checksum, matches};
 use crate::error::Corruption;
 
 /// Bytes before the first block: magic (8), version (4), zero (4).
@@ -158,7 +158,7 @@ pub fn open_frame(
     }
     let start = offset as usize;
     let footer = bytes.slice(start..end);
-    if checksum(&footer) != sum {
+    if !matches(&footer, sum) {
         return Err(damaged(start, "the footer's checksum does not match"));
     }
     if footer[..4] != blocks.to_le_bytes() {

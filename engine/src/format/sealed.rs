@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
-use super::checksum;
 use super::wire::{Reader, WireError, Writer};
+use super::{checksum, matches};
 use crate::error::Corruption;
 
 /// Where a block lies in a sealed file, and the checksum of its stored bytes.
@@ -158,7 +158,7 @@ impl Sealed {
             .get(word)
             .ok_or_else(|| damaged("a block number is too large"))?;
         if word.load(Ordering::Relaxed) & bit == 0 {
-            if checksum(bytes) != block.checksum {
+            if !matches(bytes, block.checksum) {
                 return Err(damaged("a block's checksum does not match"));
             }
             if self

@@ -11,7 +11,7 @@
 
 use crate::dedup::DedupRunMeta;
 use crate::dictionary::RunMeta;
-use crate::format::{Reader, WireError, Writer, checksum};
+use crate::format::{Reader, WireError, Writer, checksum, matches};
 use crate::segment::SegmentMeta;
 use crate::write::record::Progress;
 
@@ -112,7 +112,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, DecodeError> {
     let (version, _zero) = (header.u32()?, header.u32()?);
     let (length, body_checksum) = (header.u64()?, header.u64()?);
     let covered = header.at();
-    if magic != MAGIC || header.u64()? != checksum(&bytes[..covered]) {
+    if magic != MAGIC || !matches(&bytes[..covered], header.u64()?) {
         return Err(WireError {
             at: 0,
             what: "the manifest's header does not check",
@@ -123,7 +123,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Manifest, DecodeError> {
         return Err(DecodeError::TooNew(version));
     }
     let body = header.raw(header.remaining())?;
-    if body.len() as u64 != length || checksum(body) != body_checksum {
+    if body.len() as u64 != length || !matches(body, body_checksum) {
         return Err(WireError {
             at: HEADER_BYTES,
             what: "the manifest's body does not check",

@@ -115,6 +115,11 @@ impl Manifest {
             })
     }
 
+    /// The manifest that these bytes are, if they are one.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        codec::decode(bytes).ok()
+    }
+
     /// Makes this version the current one, durably.
     pub(crate) fn publish(&self, storage: &dyn Storage) -> Result<(), StorageError> {
         match storage.remove(MANIFEST_NEW) {

@@ -11,7 +11,7 @@ use super::times::TimeForm;
 use super::{Partition, SegmentMeta};
 use crate::bitmap::{BitmapShape, BitmapView};
 use crate::error::Corruption;
-use crate::format::{BlockRef, ImageWriter, Reader, Sealed, WireError, Writer, checksum};
+use crate::format::{BlockRef, ImageWriter, Reader, Sealed, WireError, Writer, checksum, matches};
 use crate::limits;
 
 /// First bytes of a segment, and the last.
@@ -183,7 +183,7 @@ impl Footer {
             return Err(wrong(trailer_at, "a segment's footer lies outside"));
         };
         let footer = &bytes[footer_at..footer_end];
-        if checksum(footer) != sum || bytes[footer_end..trailer_at].iter().any(|&byte| byte != 0) {
+        if !matches(footer, sum) || bytes[footer_end..trailer_at].iter().any(|&byte| byte != 0) {
             return Err(wrong(
                 footer_at,
                 "a segment's footer does not match its checksum",

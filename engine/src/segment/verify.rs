@@ -14,7 +14,7 @@ use super::segment::Segment;
 use super::values::{self, UserRuns};
 use crate::bitmap::{BitmapBuilder, BitmapView, Words};
 use crate::error::Corruption;
-use crate::format::checksum;
+use crate::format::matches;
 use crate::limits;
 
 /// Rows of a property that are decoded at once.
@@ -48,7 +48,7 @@ impl Segment {
     pub fn verify(&self) -> Result<VerifyReport, Corruption> {
         let bytes = self.sealed.bytes();
         let body = bytes.get(..Footer::offset(bytes)).unwrap_or_default();
-        if checksum(body) != self.footer.body {
+        if !matches(body, self.footer.body) {
             return Err(Corruption::new(
                 self.file(),
                 0,

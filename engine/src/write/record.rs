@@ -65,6 +65,20 @@ impl Progress {
     }
 }
 
+impl Record {
+    /// The bytes of the record.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let Self {
+            kind,
+            arrival,
+            arrived_at,
+            progress,
+            batch,
+        } = self;
+        encode(*kind, *arrival, *arrived_at, progress.as_ref(), batch)
+    }
+}
+
 /// The bytes of a record.
 pub(crate) fn encode(
     kind: BatchKind,
