@@ -123,6 +123,15 @@ impl<'a> PreparedDid<'a> {
         }
     }
 
+    /// About how many users will be found, at most; the dearer ways count as very many.
+    pub(crate) fn most_users(&self) -> u64 {
+        match &self.way {
+            Way::Exists { with, .. } => with.most_users(),
+            Way::Counts { .. } => 1 << 41,
+            Way::Events { .. } => 1 << 42,
+        }
+    }
+
     /// True where rows are read, so that their number tells what a morsel costs.
     pub(crate) fn reads_rows(&self) -> bool {
         match &self.way {

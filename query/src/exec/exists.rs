@@ -100,6 +100,15 @@ impl<'a> Exists<'a> {
         Ok(())
     }
 
+    /// About how many users will be found, at most; rows that must be asked count as very many.
+    pub(crate) fn most_users(&self) -> u64 {
+        let users = |source: &Source<'_>| match source {
+            Source::Users(users) | Source::Edge { users, .. } => users.cardinality(),
+            Source::Rows(_) => 1 << 40,
+        };
+        self.sources.iter().map(users).sum()
+    }
+
     /// True where rows must be filtered.
     pub(crate) fn reads_rows(&self) -> bool {
         self.sources

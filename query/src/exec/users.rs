@@ -124,7 +124,12 @@ impl<'a> Node<'a> {
             Segment::Did(did) => Self::Did(Box::new(PreparedDid::new(snapshot, did, as_of)?)),
             Segment::Trait(condition) => Self::Trait(condition.clone()),
             Segment::Users(users) => Self::Users(Arc::clone(users)),
-            Segment::And(parts) => Self::And(all(parts)?),
+            Segment::And(parts) => {
+                let mut parts = all(parts)?;
+                // Each part is asked only about users that the parts before it left over.
+                parts.sort_by_key(Self::most_users);
+                Self::And(parts)
+            }
             Segment::Or(parts) => Self::Or(all(parts)?),
             Segment::Not(inner) => Self::Not(Box::new(Self::new(snapshot, inner, as_of)?)),
             Segment::Except(left, right) => {
@@ -132,6 +137,21 @@ impl<'a> Node<'a> {
                 Self::Except(Box::new(left), Box::new(Self::new(snapshot, right, as_of)?))
             }
         })
+    }
+
+    /// About how many users will be found, at most.
+    fn most_users(&self) -> u64 {
+        match self {
+            Self::Did(did) => did.most_users(),
+            Self::Users(users) => users.len(),
+            Self::And(parts) => parts.iter().map(Self::most_users).min().unwrap_or(u64::MAX),
+            Self::Or(parts) => parts
+                .iter()
+                .map(Self::most_users)
+                .fold(0, u64::saturating_add),
+            Self::Except(left, _) => left.most_users(),
+            Self::Everyone | Self::Trait(_) | Self::Not(_) => u64::MAX,
+        }
     }
 
     fn visit<'n>(&'n self, each: &mut impl FnMut(&'n Self)) {
