@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
+use std::ops::Range;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pugmark_engine::batch::IdColumn;
 use pugmark_engine::bitmap::Words;
+use pugmark_engine::segment::UserStarts;
 use pugmark_engine::{Snapshot, Store};
 use pugmark_query::kernel::{
-    FunnelPlan, FunnelScratch, StepList, StepLists, UserEvents, match_funnel,
+    Bounds, FunnelPlan, FunnelScratch, Link, StepEvents, UserEvents, match_funnel, match_steps,
 };
 use pugmark_query::population::{Population, PopulationConfig};
 use pugmark_query::{Funnel, days};
@@ -26,6 +28,32 @@ struct User {
     times: Vec<i64>,
     steps: Vec<u64>,
     lists: [Vec<i64>; 3],
+}
+
+/// A user's events of the steps in one stretch.
+struct Lists<'a>(&'a [Vec<i64>; 3]);
+
+impl StepEvents for Lists<'_> {
+    fn stretches(&self) -> usize {
+        1
+    }
+
+    fn events(&mut self, step: usize, _: usize) -> Range<usize> {
+        0..self.0[step].len()
+    }
+
+    fn time(&self, step: usize, _: usize, event: usize) -> i64 {
+        self.0[step][event]
+    }
+
+    fn first_from(&self, step: usize, _: usize, events: Range<usize>, time: i64) -> usize {
+        events.start + self.0[step][events].partition_point(|&other| other < time)
+    }
+
+    fn precedes(&self, _: usize, _: usize, _: &Link) -> bool {
+        // The generated population has no two events of a user at one time.
+        false
+    }
 }
 
 fn population() -> Population {
@@ -86,6 +114,14 @@ fn segments(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
             black_box(words.len())
         });
     });
+    let mut found = UserStarts::default();
+    group.bench_function("users and their rows", |bencher| {
+        bencher.iter(|| {
+            views
+                .user_starts(0, 0..1 << 16, black_box(&mut found))
+                .is_ok()
+        });
+    });
     let mut starts = vec![0; 65_537];
     group.bench_function("rows of each user", |bencher| {
         bencher.iter(|| views.row_starts(0, black_box(&mut starts)).is_ok());
@@ -97,18 +133,24 @@ fn segments(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
 fn matchers(criterion: &mut Criterion) {
     let users = users();
     let funnel = Funnel::new(STEPS).within(days(1));
-    let within = Some(days(1).micros as u64);
     let events = users.iter().map(|user| user.times.len() as u64).sum();
     let mut group = criterion.benchmark_group("view, cart, purchase within a day");
     group.throughput(Throughput::Elements(events));
-    let mut lists = StepLists::default();
-    group.bench_function("a list for each step", |bencher| {
+    let bounds = Bounds {
+        first: i64::MIN,
+        last: i64::MAX,
+        within: Some(days(1).micros as u64),
+    };
+    let mut chain = Vec::new();
+    group.bench_function("each step's times", |bencher| {
         bencher.iter(|| {
-            let level = |user: &User| {
-                let steps = user.lists.each_ref().map(|times| StepList::new(times));
-                lists.level(&steps, within)
-            };
-            black_box(users.iter().map(level).sum::<usize>())
+            let mut levels = 0;
+            for user in &users {
+                let mut lists = Lists(&user.lists);
+                let _ends = match_steps(&mut lists, 3, &bounds, &mut chain, &|| false);
+                levels += chain.len();
+            }
+            black_box(levels)
         });
     });
     let (plan, mut scratch) = (FunnelPlan::new(&funnel), FunnelScratch::default());

@@ -75,11 +75,12 @@ impl Question {
             Self::Sleepers => Ok(executor.count(sleepers())?.into()),
             Self::Funnel3 => {
                 let funnel = Funnel::new(["view", "cart", "purchase"]).within(days(1));
+                let funnel = funnel.without_times();
                 Ok(by_step(&executor.funnel(&funnel)?))
             }
             Self::Funnel5ByPlatform => {
                 let funnel = Funnel::new(STEPS).within(days(1)).last(days(30));
-                let result = executor.funnel(&funnel.by(property("platform")))?;
+                let result = executor.funnel(&funnel.by(property("platform")).without_times())?;
                 Ok(by_platform(&result))
             }
             Self::Funnel5OnOnePlatform => on_one_platform(executor),
@@ -111,7 +112,10 @@ fn on_one_platform(executor: &Executor) -> Result<Value, QueryError> {
     let mut platforms = serde_json::Map::new();
     for platform in PLATFORMS {
         let steps = STEPS.map(|name| event(name).and(property("platform").eq(platform)));
-        let funnel = Funnel::new(steps).within(days(1)).last(days(30));
+        let funnel = Funnel::new(steps)
+            .within(days(1))
+            .last(days(30))
+            .without_times();
         let users = by_step(&executor.funnel(&funnel)?);
         platforms.insert(platform.to_owned(), users);
     }

@@ -81,7 +81,7 @@ impl Default for Options {
             retain_micros: None,
             background_compaction: true,
             max_layers: 6,
-            bulk_rows: 4 << 20,
+            bulk_rows: 2 << 20,
             clock: Clock::system(),
         }
     }

@@ -21,6 +21,8 @@ pub struct GroupId(u32);
 #[derive(Clone, Debug)]
 pub struct FunnelTally {
     steps: usize,
+    /// Whether times to convert are kept.
+    times: bool,
     groups: Vec<Group>,
     index: HashMap<Key, GroupId>,
 }
@@ -44,6 +46,7 @@ impl FunnelTally {
     pub fn new(funnel: &Funnel) -> Self {
         Self {
             steps: funnel.steps.len(),
+            times: funnel.times,
             groups: Vec::new(),
             index: HashMap::new(),
         }
@@ -67,13 +70,14 @@ impl FunnelTally {
     /// Adds a user's reported chain. `times` are those of the matched events; `open` tells whether
     /// the last possible start's window is still open.
     pub fn add(&mut self, group: GroupId, outcome: &Outcome<'_>, times: &[i64], open: bool) {
+        let keep = self.times;
         let group = &mut self.groups[group.0 as usize];
         group.open |= open;
         let mut start = None;
         for (step, event) in outcome.events() {
             let time = times[event];
             let start = *start.get_or_insert(time);
-            group.steps[step].push(time.saturating_sub(start));
+            group.steps[step].push(time.saturating_sub(start), keep);
         }
     }
 
@@ -85,12 +89,13 @@ impl FunnelTally {
         times: &[i64],
         open: bool,
     ) {
+        let keep = self.times;
         let group = &mut self.groups[group.0 as usize];
         group.open |= open && counted.step == 0;
         let ends = |event: Option<(usize, usize)>| event.map_or(0, |(_, event)| times[event]);
         let start = ends(counted.events().next());
         let end = ends(counted.events().last());
-        group.steps[counted.step].push(end.saturating_sub(start));
+        group.steps[counted.step].push(end.saturating_sub(start), keep);
     }
 
     /// Adds users who came to the first step and no further, such as a bitmap counts them.
@@ -106,7 +111,7 @@ impl FunnelTally {
         let group = &mut self.groups[group.0 as usize];
         group.open |= open;
         for (step, &micros) in group.steps.iter_mut().zip(micros) {
-            step.push(micros);
+            step.push(micros, true);
         }
     }
 
@@ -114,11 +119,23 @@ impl FunnelTally {
     pub fn add_level(&mut self, group: GroupId, level: usize, open: bool) {
         let group = &mut self.groups[group.0 as usize];
         group.open |= open;
-        group
-            .steps
-            .iter_mut()
-            .take(level)
-            .for_each(|step| step.users += 1);
+        let steps = group.steps.iter_mut().take(level);
+        steps.for_each(|step| step.users += 1);
+    }
+
+    /// Adds `users[k]` users who came to step `k` (counted from 1) and no further, where times do
+    /// not matter.
+    pub fn add_levels(&mut self, group: GroupId, users: &[u64]) {
+        let steps = &mut self.groups[group.0 as usize].steps;
+        for (level, count) in users.iter().enumerate() {
+            let reached = steps.iter_mut().take(level);
+            reached.for_each(|step| step.users += count);
+        }
+    }
+
+    /// True where a start of the group is known to have a window that is still open.
+    pub fn is_open(&self, group: GroupId) -> bool {
+        self.groups[group.0 as usize].open
     }
 
     /// Adds what others come to.
@@ -216,10 +233,10 @@ impl Group {
 }
 
 impl StepTally {
-    fn push(&mut self, micros: i64) {
+    fn push(&mut self, micros: i64, keep: bool) {
         self.users += 1;
         // Of step 1 there are many, all of them 0.
-        if micros != 0 {
+        if keep && micros != 0 {
             self.micros.push(micros);
         }
     }
@@ -253,7 +270,7 @@ impl StepTally {
 
 fn rows(funnel: &Funnel, key: &Key, group: Group) -> Vec<FunnelRow> {
     let rate = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
-    let start = group.steps[0].users;
+    let (start, times) = (group.steps[0].users, funnel.times);
     let mut previous = None;
     let mut rows = Vec::with_capacity(group.steps.len());
     for (index, mut step) in group.steps.into_iter().enumerate() {
@@ -266,9 +283,9 @@ fn rows(funnel: &Funnel, key: &Key, group: Group) -> Vec<FunnelRow> {
             users,
             from_start: rate(users, start),
             from_previous: previous.and_then(|previous| rate(users, previous)),
-            median_seconds: step.median_seconds(),
-            mean_seconds: step.mean_seconds(),
-            p90_seconds: step.p90_seconds(),
+            median_seconds: times.then(|| step.median_seconds()).flatten(),
+            mean_seconds: times.then(|| step.mean_seconds()).flatten(),
+            p90_seconds: times.then(|| step.p90_seconds()).flatten(),
             incomplete: funnel.within.map(|_| group.open),
         });
         if !funnel.steps[index].optional {

@@ -56,11 +56,12 @@ pub fn gather(column: &Column, rows: &[u32]) -> Column {
 }
 
 /// Picks rows `(source, row)` of several columns, in that order; `None` is a source without any
-/// value. Where many columns are gathered by the same picks, [`Picks`] saves work.
+/// value. Where many columns are gathered by the same picks, [`Picks`] saves work; where one is
+/// gathered by several picks, [`Sources`] does.
 ///
 /// Panics where a source or a row is out of range, as slices do.
 pub fn gather_many(sources: &[Option<&Column>], picks: &[(u32, u32)]) -> Column {
-    Picks::new(picks).column(sources)
+    Picks::new(picks).column(&Sources::new(sources, picks.len()))
 }
 
 /// The rows in a range of a column.
@@ -111,6 +112,34 @@ pub struct Picks<'a> {
     positions: OnceCell<Option<Positions>>,
 }
 
+/// Columns to pick from, any number of times; `None` is a source without any value.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    columns: Vec<Option<&'a Column>>,
+    /// The kinds that occur, each with how values are found in each source.
+    kinds: Vec<(Kind, Vec<Locator<'a>>)>,
+}
+
+impl<'a> Sources<'a> {
+    /// Prepares columns of which about `picks` rows will be picked in all.
+    ///
+    /// Cost: a step for each row that a column has a value for, where some rows have none.
+    pub fn new(columns: &[Option<&'a Column>], picks: usize) -> Self {
+        let locators = |kind: Kind| {
+            let part = |column: &Option<&'a Column>| column.and_then(|column| column.part(kind));
+            let presence = columns
+                .iter()
+                .map(|column| part(column).map(|part| &part.presence));
+            let locators = presence.map(|presence| Locator::new(presence, picks));
+            (kind, locators.collect())
+        };
+        Self {
+            kinds: kinds_of(columns).map(locators).collect(),
+            columns: columns.to_vec(),
+        }
+    }
+}
+
 /// For each row of each source, the position at which it is picked.
 #[derive(Debug)]
 struct Positions {
@@ -136,13 +165,13 @@ impl<'a> Picks<'a> {
     ///
     /// Cost: a few nanoseconds for each picked value; where the sources hold few values, about
     /// the number of these, not of the picks.
-    pub fn column(&self, sources: &[Option<&Column>]) -> Column {
+    pub fn column(&self, sources: &Sources<'_>) -> Column {
         let rows = self.picks.len() as u32;
         let mut parts = Vec::new();
-        for kind in kinds_of(sources) {
-            let found = self.find(kind, sources);
+        for (kind, locators) in &sources.kinds {
+            let found = self.find(*kind, locators, &sources.columns);
             if !found.1.is_empty() {
-                parts.push(part_of(kind, sources, found.0, &found.1, rows));
+                parts.push(part_of(*kind, &sources.columns, found.0, &found.1, rows));
             }
         }
         Column { rows, parts }
@@ -150,31 +179,31 @@ impl<'a> Picks<'a> {
 
     /// The output rows that have a value of `kind`, and where each value lies. The rows are left
     /// empty where that is every row.
-    fn find(&self, kind: Kind, sources: &[Option<&Column>]) -> (Vec<u32>, Cow<'a, [Found]>) {
+    fn find(
+        &self,
+        kind: Kind,
+        locators: &[Locator<'_>],
+        sources: &[Option<&Column>],
+    ) -> (Vec<u32>, Cow<'a, [Found]>) {
+        let everywhere = |locator: &Locator<'_>| matches!(locator, Locator::All);
+        if locators.iter().all(everywhere) {
+            return (Vec::new(), Cow::Borrowed(self.picks));
+        }
         let parts: Vec<Option<&Part>> = sources
             .iter()
             .map(|source| source.and_then(|column| column.part(kind)))
             .collect();
-        let everywhere =
-            |part: &Option<&Part>| part.is_some_and(|part| matches!(part.presence, Presence::All));
-        if parts.iter().all(everywhere) {
-            return (Vec::new(), Cow::Borrowed(self.picks));
-        }
         let values: usize = parts.iter().flatten().map(|part| part.values.len()).sum();
         let sparse = values.saturating_mul(TABLE_FACTOR) < self.picks.len();
         let (present, found) = match self.positions().filter(|_| sparse) {
             Some(positions) => positions.find(&parts),
-            None => self.look_up(&parts),
+            None => self.look_up(locators),
         };
         (present, Cow::Owned(found))
     }
 
     /// Asks for each pick whether its row has a value.
-    fn look_up(&self, parts: &[Option<&Part>]) -> (Vec<u32>, Vec<Found>) {
-        let locators: Vec<Locator<'_>> = parts
-            .iter()
-            .map(|part| Locator::new(part.map(|part| &part.presence), self.picks.len()))
-            .collect();
+    fn look_up(&self, locators: &[Locator<'_>]) -> (Vec<u32>, Vec<Found>) {
         let (mut present, mut found) = (Vec::new(), Vec::new());
         for (position, &(source, row)) in (0u32..).zip(self.picks) {
             if let Some(index) = locators[source as usize].index_of(row) {
@@ -258,6 +287,7 @@ impl Positions {
 }
 
 /// Finds the index of a row's value, in the way that fits the number of questions.
+#[derive(Debug)]
 enum Locator<'a> {
     Missing,
     All,

@@ -440,6 +440,44 @@ impl<'a> ContainerView<'a> {
         }
     }
 
+    /// Calls `visit` with each member that is in `wanted` too, ascending, and with the number of
+    /// members below it.
+    pub fn for_each_in(&self, wanted: &Words, mut visit: impl FnMut(u16, u32)) {
+        match self.values {
+            Stored::Array(lows) => {
+                let lows = lows.iter().map(|&bytes| u16::from_le_bytes(bytes));
+                for (low, rank) in lows.zip(0..) {
+                    if wanted.contains(low) {
+                        visit(low, rank);
+                    }
+                }
+            }
+            Stored::Bits(words) => {
+                let mut before = 0;
+                let wanted = wanted.as_slice().iter();
+                for ((number, &word), &wanted) in (0..).zip(words).zip(wanted) {
+                    let members = u64::from_le_bytes(word);
+                    let mut rest = members & wanted;
+                    while rest != 0 {
+                        let bit = rest.trailing_zeros();
+                        let below = members & ((1 << bit) - 1);
+                        visit(number << 6 | bit as u16, before + below.count_ones());
+                        rest &= rest - 1;
+                    }
+                    before += members.count_ones();
+                }
+            }
+            Stored::Runs(runs) => {
+                let mut before = 0;
+                for run in runs.iter().map(|&run| run_of(run)) {
+                    let found = run.clone().filter(|&low| wanted.contains(low as u16));
+                    found.for_each(|low| visit(low as u16, before + low - run.start));
+                    before += run.len() as u32;
+                }
+            }
+        }
+    }
+
     /// The members, ascending.
     pub fn iter(&self) -> impl Iterator<Item = u16> + use<'a> {
         let (lows, words, runs) = match self.values {
@@ -549,13 +587,20 @@ impl<'a> ContainerView<'a> {
         match self.values {
             Stored::Bits(stored) => zip(words, stored, |word, stored| *word &= stored),
             Stored::Array(lows) => {
-                let both: Vec<u16> = lows
-                    .iter()
-                    .map(|&bytes| u16::from_le_bytes(bytes))
-                    .filter(|&low| words.contains(low))
-                    .collect();
-                words.clear();
-                words.extend(both);
+                let words = words.as_mut_slice();
+                let (mut at, mut members) = (0, 0);
+                for &bytes in lows {
+                    let low = u16::from_le_bytes(bytes);
+                    let word = usize::from(low >> 6);
+                    if word > at {
+                        words[at] &= members;
+                        words[at + 1..word].fill(0);
+                        (at, members) = (word, 0);
+                    }
+                    members |= 1 << (low & 63);
+                }
+                words[at] &= members;
+                words[at + 1..].fill(0);
             }
             Stored::Runs(runs) => {
                 let mut gap = 0;

@@ -57,6 +57,11 @@ impl Words {
         self.words[usize::from(low >> 6)] |= 1 << (low & 63);
     }
 
+    /// Adds one place where `holds`, without a branch.
+    pub fn insert_if(&mut self, low: u16, holds: bool) {
+        self.words[usize::from(low >> 6)] |= u64::from(holds) << (low & 63);
+    }
+
     /// Removes one place.
     pub fn remove(&mut self, low: u16) {
         self.words[usize::from(low >> 6)] &= !(1 << (low & 63));

@@ -5,11 +5,15 @@
 //! when there are more than the option allows, so a row is rewritten a logarithm of times.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::error::WriteError;
 use crate::manifest::{SegmentEntry, segment_file};
 use crate::segment::{self, Partition, Segment};
 use crate::store::shared::{Shared, Version, lock};
+
+/// How many times as many layers a partition may have while a bulk load is under way.
+const LOADING_FACTOR: usize = 8;
 
 /// Neighbouring segments to be merged into one layer.
 #[derive(Debug)]
@@ -26,27 +30,38 @@ struct Layer {
 }
 
 impl Shared {
-    /// Merges once where a partition has too many layers. Returns false where none has.
-    pub(crate) fn compact_step(&self) -> Result<bool, WriteError> {
-        self.compact_with(self.options.max_layers)
+    /// Merges once where a partition has too many layers. Returns false where none has, or where
+    /// `stop`, which is asked all the time, said so; nothing is changed then.
+    ///
+    /// A bulk load may pile up more: it would wait for a merge whose result its next rows make too
+    /// small, and they are all merged once when it ends.
+    pub(crate) fn compact_step(&self, stop: &dyn Fn() -> bool) -> Result<bool, WriteError> {
+        let loading = self.bulk_loads.load(Ordering::Relaxed) > 0;
+        let factor = if loading { LOADING_FACTOR } else { 1 };
+        self.compact_with(self.options.max_layers.saturating_mul(factor), stop)
     }
 
     /// Merges until every partition is one layer.
     pub(crate) fn compact_fully(&self) -> Result<(), WriteError> {
-        while self.compact_with(1)? {}
+        while self.compact_with(1, &|| false)? {}
         Ok(())
     }
 
-    fn compact_with(&self, max_layers: usize) -> Result<bool, WriteError> {
+    fn compact_with(&self, max_layers: usize, stop: &dyn Fn() -> bool) -> Result<bool, WriteError> {
         let _one_at_a_time = lock(&self.compacting);
         let Some(plan) = plan(&self.version(), max_layers) else {
             return Ok(false);
         };
         let mut entries: Vec<SegmentEntry> = Vec::new();
-        segment::merge_each(&plan.segments, &self.build, None, |image| {
+        let whole = segment::merge_each(&plan.segments, &self.build, None, stop, |image| {
             entries.push(self.write_segment(image.meta, &image.bytes)?);
             Ok::<(), WriteError>(())
         })?;
+        if !whole {
+            let unused: Vec<u64> = entries.iter().map(|entry| entry.number).collect();
+            self.remove_segments(&unused)?;
+            return Ok(false);
+        }
         crate::crash::crash_point!("compact.segments_written");
         self.replace_segments(&plan.numbers, entries)?;
         crate::crash::crash_point!("compact.published");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 
 use crate::error::{StorageError, WriteError};
 use crate::store::shared::{Shared, lock};
@@ -94,8 +94,11 @@ impl Maintenance {
                 |shared| {
                     shared.drop_expired()?;
                     shared.tidy_runs()?;
-                    while shared.options.background_compaction && shared.compact_step()? {
-                        if stopped.try_recv() != Err(crossbeam::channel::TryRecvError::Empty) {
+                    // A store that is closed does not wait for a merge; the next opening begins it
+                    // again.
+                    let stop = || stopped.try_recv() != Err(TryRecvError::Empty);
+                    while shared.options.background_compaction && shared.compact_step(&stop)? {
+                        if stop() {
                             break;
                         }
                     }

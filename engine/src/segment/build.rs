@@ -1,14 +1,15 @@
 //! Segments from batches.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 
 use super::names::NameRuns;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Partition, SegmentImage};
-use crate::batch::shape::Picks;
+use crate::batch::shape::{Picks, Sources};
 use crate::batch::{
     Column, Kind, Presence, Property, ResolvedBatch, StringTable, TextColumn, Values,
 };
@@ -17,8 +18,8 @@ use crate::batch::{
 ///
 /// `inputs` are batches in arrival order, each with those of its rows (ascending) that belong to
 /// `partition`; `arrival` is the interval of the arrival sequence that they came in. There are
-/// several segments where one would exceed the options' size, each with its own containers, and
-/// none where there is no row.
+/// several segments where one would exceed the options' size, or where several `threads` are to
+/// build many rows, each with its own containers, and none where there is no row.
 ///
 /// Cost: a sort of the rows by user and time, and a few passes over each column.
 ///
@@ -29,13 +30,37 @@ pub fn build(
     arrival: (u64, u64),
     inputs: &[(&ResolvedBatch, &[u32])],
     options: &BuildOptions,
+    threads: usize,
 ) -> Vec<SegmentImage> {
     let rows = Rows::sorted(inputs);
-    rows.pieces(options)
-        .into_iter()
-        .filter_map(|piece| rows.segment(piece, partition, arrival, options))
-        .collect()
+    let pieces = rows.pieces(options, threads);
+    let properties = rows.properties();
+    let build = |piece: &Range<usize>| {
+        rows.segment(piece.clone(), &properties, partition, arrival, options)
+    };
+    let threads = threads.min(pieces.len());
+    if threads <= 1 {
+        return pieces.iter().filter_map(build).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let mine = || pieces.get(next.fetch_add(1, Ordering::Relaxed));
+        std::iter::from_fn(mine).map(build).collect::<Vec<_>>()
+    };
+    let mut images: Vec<SegmentImage> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        let built = workers.into_iter().map(|worker| match worker.join() {
+            Ok(images) => images,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        built.flatten().flatten().collect()
+    });
+    images.sort_unstable_by_key(|image| image.meta.first_container);
+    images
 }
+
+/// Rows that are worth a thread of their own; in tests, few.
+const ROWS_PER_THREAD: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
 /// All rows in the order of a segment: (ordinal, time, arrival).
 struct Rows<'a> {
@@ -49,10 +74,10 @@ struct Rows<'a> {
     texts: Vec<&'a str>,
 }
 
-/// The parts of a key.
-fn unpack(key: u128) -> (u32, i64, usize) {
+/// User and time of a key.
+fn unpack(key: u128) -> (u32, i64) {
     let time = (key >> 32) as u64 ^ (1 << 63);
-    ((key >> 96) as u32, time as i64, key as u32 as usize)
+    ((key >> 96) as u32, time as i64)
 }
 
 impl<'a> Rows<'a> {
@@ -70,6 +95,8 @@ impl<'a> Rows<'a> {
             texts: Vec::new(),
         };
         let mut numbers: HashMap<&'a str, u32> = HashMap::new();
+        // Whether rows come in order of time, as they mostly do.
+        let (mut in_order, mut before) = (true, 0);
         for (batch, (input, rows)) in inputs.iter().enumerate() {
             // Names are looked up once for each code that is in use.
             let mut number_of = vec![u32::MAX; input.events.values.len()];
@@ -85,6 +112,8 @@ impl<'a> Rows<'a> {
                     });
                 }
                 let time = input.times[at] as u64 ^ (1 << 63);
+                in_order &= before <= time;
+                before = time;
                 let place = sorted.keys.len() as u128;
                 let user = u128::from(input.users[at]);
                 sorted
@@ -94,15 +123,23 @@ impl<'a> Rows<'a> {
                 sorted.names.push(number_of[code]);
             }
         }
-        sorted.keys.sort_unstable();
+        if in_order {
+            sort_by_user(&mut sorted.keys);
+        } else {
+            sorted.keys.sort_unstable();
+        }
         sorted
     }
 
-    /// Cuts the rows at containers, so that each piece stays within the options where it can.
-    fn pieces(&self, options: &BuildOptions) -> Vec<Range<usize>> {
+    /// Cuts the rows at containers, so that each piece stays within the options where it can, and
+    /// every thread has one.
+    fn pieces(&self, options: &BuildOptions, threads: usize) -> Vec<Range<usize>> {
         let row_bytes = estimate_row_bytes(self.inputs);
         let most = (options.target_bytes as f64 / row_bytes) as usize;
-        let most = most.min(options.max_rows as usize);
+        let mut most = most.min(options.max_rows as usize);
+        if threads > 1 {
+            most = most.min(self.keys.len().div_ceil(threads).max(ROWS_PER_THREAD));
+        }
         let mut pieces: Vec<Range<usize>> = Vec::new();
         let mut at = 0;
         for container in self
@@ -122,26 +159,36 @@ impl<'a> Rows<'a> {
     fn segment(
         &self,
         piece: Range<usize>,
+        properties: &[FoundProperty<'_>],
         partition: Partition,
         arrival: (u64, u64),
         options: &BuildOptions,
     ) -> Option<SegmentImage> {
         let keys = &self.keys[piece];
+        // Places are all over memory: loops that do nothing else have many reads under way.
+        let places = || keys.iter().map(|&key| key as u32 as usize);
+        let names: Vec<u32> = places().map(|place| self.names[place]).collect();
+        let sources: Vec<(u32, u32)> = places().map(|place| self.sources[place]).collect();
         let mut counts = vec![0; self.texts.len()];
-        for &key in keys {
-            counts[self.names[unpack(key).2] as usize] += 1;
-        }
+        names.iter().for_each(|&name| counts[name as usize] += 1);
         let runs = NameRuns::choose(&self.texts, &counts, options.max_name_runs);
-        let parts = self.split(keys, &runs);
-        let found = self.properties(&runs);
+        let parts = split(keys, &names, &sources, &runs, &counts);
+        let mut of_run: Vec<Vec<&FoundProperty<'_>>> = vec![Vec::new(); runs.len()];
+        for property in properties {
+            let names = property.names.iter().filter(|&name| counts[name] > 0);
+            let numbers: BTreeSet<u32> = names.map(|name| runs.run_of[name]).collect();
+            numbers
+                .into_iter()
+                .for_each(|run| of_run[run as usize].push(property));
+        }
         let mut writer = SegmentWriter::new(partition, arrival);
-        for (number, part) in parts.into_iter().enumerate() {
+        for (part, (number, found)) in parts.into_iter().zip(of_run.iter().enumerate()) {
             let name = runs.own.get(number).map(|&name| self.texts[name as usize]);
             let open = writer.begin_run(part.rows);
             let picks = Picks::new(&part.picks);
-            let here = found.iter().filter(|found| found.runs.contains(number));
-            let properties: Vec<Property> = here
-                .filter_map(|found| found.gather(&picks, partition))
+            let properties: Vec<Property> = found
+                .iter()
+                .filter_map(|property| property.gather(&picks, partition))
                 .collect();
             let names = name.is_none().then(|| self.text_column(part.names));
             writer.end_run(open, name, &properties, names);
@@ -158,64 +205,114 @@ impl<'a> Rows<'a> {
         TextColumn { codes, values }
     }
 
-    /// Every property of the inputs, with the runs in which any row has it, so that a thousand
+    /// Every property of the inputs, with the names of which any row has it, so that a thousand
     /// names with properties of their own do not ask each other's columns.
-    fn properties(&self, runs: &NameRuns) -> Vec<FoundProperty<'a>> {
-        let mut found: BTreeMap<&'a str, FoundProperty<'a>> = BTreeMap::new();
+    fn properties(&self) -> Vec<FoundProperty<'a>> {
+        let mut found: BTreeMap<&'a str, (Vec<Option<&'a Column>>, NameSet)> = BTreeMap::new();
         let mut first = 0;
         for (batch, (input, rows)) in self.inputs.iter().enumerate() {
-            let run_at = |place: usize| runs.run_of[self.names[first + place] as usize];
+            let name_at = |place: usize| self.names[first + place];
             let mut of_batch = None;
             for Property { name, column } in &input.properties {
-                let property = found.entry(name).or_insert_with(|| FoundProperty {
-                    name,
-                    columns: vec![None; self.inputs.len()],
-                    runs: RunSet::new(runs.len()),
+                let (columns, names) = found.entry(name).or_insert_with(|| {
+                    let columns = vec![None; self.inputs.len()];
+                    (columns, NameSet::new(self.texts.len()))
                 });
-                property.columns[batch] = Some(column);
+                columns[batch] = Some(column);
                 for part in &column.parts {
                     match &part.presence {
                         Presence::All => {
                             let all = of_batch.get_or_insert_with(|| {
-                                let mut all = RunSet::new(runs.len());
-                                (0..rows.len()).for_each(|place| all.insert(run_at(place)));
+                                let mut all = NameSet::new(self.texts.len());
+                                (0..rows.len()).for_each(|place| all.insert(name_at(place)));
                                 all
                             });
-                            property.runs.or(all);
+                            names.or(all);
+                        }
+                        Presence::Rows(present) if rows.len() == input.times.len() => {
+                            let places = present.iter().map(|&row| row as usize);
+                            places.for_each(|place| names.insert(name_at(place)));
                         }
                         Presence::Rows(present) => {
                             let places = places_in(rows, present);
-                            places.for_each(|place| property.runs.insert(run_at(place)));
+                            places.for_each(|place| names.insert(name_at(place)));
                         }
                     }
                 }
             }
             first += rows.len();
         }
-        found.into_values().collect()
+        let found = found.into_iter();
+        let found = found.map(|(name, (columns, names))| FoundProperty {
+            name,
+            sources: Sources::new(&columns, self.keys.len()),
+            names,
+        });
+        found.collect()
     }
+}
 
-    /// Deals the rows out to their runs; rows of one user and time in different runs get ranks.
-    fn split(&self, keys: &[u128], runs: &NameRuns) -> Vec<RunPart> {
-        let mut parts: Vec<RunPart> = Vec::new();
-        parts.resize_with(runs.len(), RunPart::default);
-        let run_of = |key: u128| runs.run_of[self.names[unpack(key).2] as usize];
-        for group in keys.chunk_by(|&left, &right| left >> 32 == right >> 32) {
-            let first_run = run_of(group[0]);
-            let tied = group[1..].iter().any(|&key| run_of(key) != first_run);
-            for (place, &key) in group.iter().enumerate() {
-                let (user, time, arrival) = unpack(key);
-                let rank = if tied { place as u32 + 1 } else { 0 };
-                let part = &mut parts[run_of(key) as usize];
-                part.rows.push(user, time, rank);
-                part.picks.push(self.sources[arrival]);
-                if runs.is_overflow(run_of(key)) {
-                    part.names.push(self.names[arrival]);
-                }
+/// Sorts keys that are in order of time and arrival already: by counting, digit by digit.
+fn sort_by_user(keys: &mut Vec<u128>) {
+    const DIGIT: u32 = 11;
+    let user = |key: u128| (key >> 96) as u32;
+    let highest = keys.iter().map(|&key| user(key)).max().unwrap_or_default();
+    let digits = (u32::BITS - highest.leading_zeros()).div_ceil(DIGIT);
+    let mut sorted = vec![0; keys.len()];
+    for number in 0..digits {
+        let digit = |key: u128| (user(key) >> (number * DIGIT)) as usize & ((1 << DIGIT) - 1);
+        let mut places = vec![0; 1 << DIGIT];
+        keys.iter().for_each(|&key| places[digit(key)] += 1);
+        let mut next = 0;
+        for place in &mut places {
+            next += std::mem::replace(place, next);
+        }
+        for &key in keys.iter() {
+            let place = &mut places[digit(key)];
+            sorted[*place] = key;
+            *place += 1;
+        }
+        std::mem::swap(keys, &mut sorted);
+    }
+}
+
+/// Deals rows out to their runs; rows of one user and time in different runs get ranks. `names`
+/// and `sources` are those of the keys; `counts` says how many rows each name has.
+fn split(
+    keys: &[u128],
+    names: &[u32],
+    sources: &[(u32, u32)],
+    runs: &NameRuns,
+    counts: &[u32],
+) -> Vec<RunPart> {
+    let mut lengths = vec![0; runs.len()];
+    for (name, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
+        lengths[runs.run_of[name] as usize] += count as usize;
+    }
+    let mut parts: Vec<RunPart> = lengths.into_iter().map(RunPart::with_capacity).collect();
+    let mut at = 0;
+    for group in keys.chunk_by(|&left, &right| left >> 32 == right >> 32) {
+        let group = at..at + group.len();
+        at = group.end;
+        let run_of = |row: usize| runs.run_of[names[row] as usize];
+        let first_run = run_of(group.start);
+        let tied = group.len() > 1 && group.clone().any(|row| run_of(row) != first_run);
+        for row in group.clone() {
+            let (user, time) = unpack(keys[row]);
+            let rank = if tied {
+                (row - group.start) as u32 + 1
+            } else {
+                0
+            };
+            let part = &mut parts[run_of(row) as usize];
+            part.rows.push(user, time, rank);
+            part.picks.push(sources[row]);
+            if runs.is_overflow(run_of(row)) {
+                part.names.push(names[row]);
             }
         }
-        parts
     }
+    parts
 }
 
 /// The rows of one run, and where they come from.
@@ -228,20 +325,30 @@ struct RunPart {
     names: Vec<u32>,
 }
 
+impl RunPart {
+    fn with_capacity(rows: usize) -> Self {
+        Self {
+            rows: RunRows::with_capacity(rows),
+            picks: Vec::with_capacity(rows),
+            names: Vec::new(),
+        }
+    }
+}
+
 /// A property of the inputs.
 struct FoundProperty<'a> {
     name: &'a str,
     /// Its column in each batch.
-    columns: Vec<Option<&'a Column>>,
-    /// The runs in which some row has it.
-    runs: RunSet,
+    sources: Sources<'a>,
+    /// The names of which some row has it.
+    names: NameSet,
 }
 
 impl FoundProperty<'_> {
     /// The values of the picked rows, if there are any. Explicit nulls mean something in traits
     /// only; to an event they are a missing property.
     fn gather(&self, picks: &Picks<'_>, partition: Partition) -> Option<Property> {
-        let mut column = picks.column(&self.columns);
+        let mut column = picks.column(&self.sources);
         if partition != Partition::Traits {
             column.parts.retain(|part| part.values.kind() != Kind::Null);
         }
@@ -250,19 +357,16 @@ impl FoundProperty<'_> {
     }
 }
 
-/// A set of runs.
-struct RunSet(Vec<u64>);
+/// A set of names, by their numbers.
+struct NameSet(Vec<u64>);
 
-impl RunSet {
-    fn new(runs: usize) -> Self {
-        Self(vec![0; runs.div_ceil(64)])
+impl NameSet {
+    fn new(names: usize) -> Self {
+        Self(vec![0; names.div_ceil(64)])
     }
 
-    /// Adds a run; the number of names outside this segment is ignored.
-    fn insert(&mut self, run: u32) {
-        if let Some(word) = self.0.get_mut(run as usize / 64) {
-            *word |= 1 << (run % 64);
-        }
+    fn insert(&mut self, name: u32) {
+        self.0[name as usize / 64] |= 1 << (name % 64);
     }
 
     fn or(&mut self, other: &Self) {
@@ -270,8 +374,12 @@ impl RunSet {
         words.for_each(|(word, other)| *word |= other);
     }
 
-    fn contains(&self, run: usize) -> bool {
-        self.0[run / 64] >> (run % 64) & 1 != 0
+    fn iter(&self) -> impl Iterator<Item = usize> {
+        let words = self.0.iter().enumerate();
+        words.flat_map(|(index, &word)| {
+            let bits = (0..64).filter(move |bit| word >> bit & 1 != 0);
+            bits.map(move |bit| index * 64 + bit)
+        })
     }
 }
 

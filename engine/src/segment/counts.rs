@@ -93,21 +93,17 @@ pub(super) fn table_len(users: u32) -> u64 {
     u64::from(users.div_ceil(GROUP_USERS as u32)) * GROUP_BYTES
 }
 
-/// Appends the counts of the users numbered `users` to `counts`, and checks that their rows are
-/// exactly `rows`. Costs at most two partial groups more than asked for.
+/// Appends the counts of the users numbered `users`, of whom there is one at least, to `counts`
+/// and returns their rows. Costs at most two partial groups more than asked for.
 pub(super) fn read(
     sealed: &Sealed,
     index: &RunIndex,
     users: Range<u32>,
-    rows: Range<u32>,
     counts: &mut Vec<u32>,
-) -> Result<(), Corruption> {
-    if users.is_empty() {
-        return Ok(());
-    }
+) -> Result<Range<u32>, Corruption> {
     let from = counts.len();
     let first_group = users.start / GROUP_USERS as u32;
-    let last_group = (users.end - 1) / GROUP_USERS as u32;
+    let last_group = users.end.saturating_sub(1) / GROUP_USERS as u32;
     let found = Groups::open(sealed, index, first_group..last_group + 1)?.decode(counts)?;
     let skip = from + users.start as usize % GROUP_USERS;
     let end = skip + users.len();
@@ -115,11 +111,7 @@ pub(super) fn read(
     let dropped: u32 = counts[end..].iter().sum();
     counts.truncate(end);
     counts.drain(from..skip);
-    if (found.start + skipped..found.end - dropped) == rows {
-        Ok(())
-    } else {
-        Err(wrong(sealed, index))
-    }
+    Ok(found.start + skipped..found.end - dropped)
 }
 
 /// The rows of the user numbered `user`.
@@ -141,8 +133,8 @@ struct Groups<'a> {
     sealed: &'a Sealed,
     index: &'a RunIndex,
     groups: Range<u32>,
-    /// First row, smallest count and place of each group, then the row behind the last.
-    entries: Vec<[u32; 3]>,
+    /// The groups' entries, and where there is one the next group's.
+    table: &'a [[u8; GROUP_BYTES as usize]],
     packed: &'a [u8],
     /// Where `packed` begins among the packed bytes.
     packed_from: u64,
@@ -158,22 +150,11 @@ impl<'a> Groups<'a> {
         let start = u64::from(groups.start) * GROUP_BYTES;
         let end = u64::from(groups.end) * GROUP_BYTES + GROUP_BYTES;
         let table = index.counts.slice(sealed, start..end.min(table_len))?;
-        let field = |entry: &[u8; 12], at: usize| {
-            let bytes = [entry[at], entry[at + 1], entry[at + 2], entry[at + 3]];
-            u32::from_le_bytes(bytes)
-        };
-        let table = table.as_chunks::<12>().0.iter();
-        let mut entries: Vec<[u32; 3]> = table
-            .map(|entry| [field(entry, 0), field(entry, 4), field(entry, 8)])
-            .collect();
-        if entries.len() == groups.len() {
-            entries.push([index.rows, 0, 0]);
-        }
         let mut opened = Self {
             sealed,
             index,
             groups,
-            entries,
+            table: table.as_chunks().0,
             packed: &[],
             packed_from: 0,
         };
@@ -191,6 +172,13 @@ impl<'a> Groups<'a> {
         Ok(opened)
     }
 
+    /// First row, smallest count and packed place of the group at `place`.
+    fn entry(&self, place: usize) -> Option<[u32; 3]> {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *self.table.get(place)?;
+        let fields = [[a, b, c, d], [e, f, g, h], [i, j, k, l]];
+        Some(fields.map(u32::from_le_bytes))
+    }
+
     /// Users of the group at `place`.
     fn users(&self, place: usize) -> usize {
         let before = (self.groups.start as usize + place) * GROUP_USERS;
@@ -199,7 +187,7 @@ impl<'a> Groups<'a> {
 
     /// Where the packed bytes of the group at `place` begin and end.
     fn packed_range(&self, place: usize) -> Option<(u64, u64)> {
-        let [_, _, packed] = *self.entries.get(place)?;
+        let [_, _, packed] = self.entry(place)?;
         let start = u64::from(packed >> 6) * PACKED_UNIT as u64;
         let bits = self.users(place) as u64 * u64::from(packed & 63);
         Some((start, start + bits.div_ceil(8)))
@@ -207,37 +195,44 @@ impl<'a> Groups<'a> {
 
     /// Appends the counts of all groups; returns their rows, which the counts add up to.
     fn decode(&self, counts: &mut Vec<u32>) -> Result<Range<u32>, Corruption> {
-        let wrong = || wrong(self.sealed, self.index);
-        let packer = BitPacker8x::new();
-        for (place, pair) in self.entries.windows(2).enumerate() {
-            let ([first_row, least, packed], [end_row, _, _]) = (pair[0], pair[1]);
-            let (width, from) = (packed & 63, counts.len());
-            if width > 32 {
-                return Err(wrong());
-            }
-            counts.resize(from + self.users(place), 0);
-            let group = &mut counts[from..];
-            if width > 0 {
-                let (start, end) = self.packed_range(place).ok_or_else(wrong)?;
-                let at = |byte: u64| byte.checked_sub(self.packed_from).map(|at| at as usize);
-                let range = at(start).zip(at(end)).ok_or_else(wrong)?;
-                let packed = self.packed.get(range.0..range.1).ok_or_else(wrong)?;
-                if group.len() == GROUP_USERS {
-                    packer.decompress(packed, group, width as u8);
-                } else {
-                    unpack_short(packed, width, group);
-                }
-            }
-            let above: u64 = group.iter().map(|&count| u64::from(count)).sum();
-            let sum = above + u64::from(least) * group.len() as u64;
-            // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
-            if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.index.rows {
-                return Err(wrong());
-            }
-            group.iter_mut().for_each(|count| *count += least);
+        let mut rows: Option<Range<u32>> = None;
+        for place in 0..self.groups.len() {
+            let found = self.decode_group(place, counts)?;
+            rows = Some(rows.map_or(found.start, |rows| rows.start)..found.end);
         }
-        let row = |entry: Option<&[u32; 3]>| entry.map_or(0, |entry| entry[0]);
-        Ok(row(self.entries.first())..row(self.entries.last()))
+        Ok(rows.unwrap_or_default())
+    }
+
+    /// Appends the counts of the group at `place`; returns its rows, which they add up to.
+    fn decode_group(&self, place: usize, counts: &mut Vec<u32>) -> Result<Range<u32>, Corruption> {
+        let wrong = || wrong(self.sealed, self.index);
+        let [first_row, least, packed] = self.entry(place).ok_or_else(wrong)?;
+        let [end_row, _, _] = self.entry(place + 1).unwrap_or([self.index.rows, 0, 0]);
+        let (width, from) = (packed & 63, counts.len());
+        if width > 32 {
+            return Err(wrong());
+        }
+        counts.resize(from + self.users(place), 0);
+        let group = &mut counts[from..];
+        if width > 0 {
+            let (start, end) = self.packed_range(place).ok_or_else(wrong)?;
+            let at = |byte: u64| byte.checked_sub(self.packed_from).map(|at| at as usize);
+            let range = at(start).zip(at(end)).ok_or_else(wrong)?;
+            let packed = self.packed.get(range.0..range.1).ok_or_else(wrong)?;
+            if group.len() == GROUP_USERS {
+                BitPacker8x::new().decompress(packed, group, width as u8);
+            } else {
+                unpack_short(packed, width, group);
+            }
+        }
+        let above: u64 = group.iter().map(|&count| u64::from(count)).sum();
+        let sum = above + u64::from(least) * group.len() as u64;
+        // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
+        if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.index.rows {
+            return Err(wrong());
+        }
+        group.iter_mut().for_each(|count| *count += least);
+        Ok(first_row..end_row)
     }
 }
 
@@ -247,50 +242,54 @@ fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
 }
 
 /// Finds the rows of users in ascending order, decoding each group once and only if asked for.
-#[derive(Debug)]
-pub(super) struct GroupCursor {
-    group: Option<u32>,
+pub(super) struct GroupCursor<'a> {
+    groups: Groups<'a>,
+    /// The group decoded last, by its place.
+    place: Option<usize>,
     counts: Vec<u32>,
-    /// First row of each user of the group, and the end of the last one's.
-    starts: Vec<u32>,
+    /// The user of the group asked for last, and its first row.
+    user: usize,
+    row: u32,
 }
 
-impl GroupCursor {
-    pub(super) fn new() -> Self {
-        Self {
-            group: None,
-            counts: Vec::with_capacity(GROUP_USERS),
-            starts: Vec::with_capacity(GROUP_USERS + 1),
-        }
-    }
-
-    /// The rows of the user numbered `user`.
-    pub(super) fn rows(
-        &mut self,
-        sealed: &Sealed,
-        index: &RunIndex,
-        user: u32,
-    ) -> Result<Range<u32>, Corruption> {
-        if user >= index.users {
+impl<'a> GroupCursor<'a> {
+    /// A cursor over the users numbered `users`, of whom there is one at least.
+    pub(super) fn open(
+        sealed: &'a Sealed,
+        index: &'a RunIndex,
+        users: Range<u32>,
+    ) -> Result<Self, Corruption> {
+        if users.is_empty() || users.end > index.users {
             return Err(wrong(sealed, index));
         }
+        let group = |user: u32| user / GROUP_USERS as u32;
+        Ok(Self {
+            groups: Groups::open(sealed, index, group(users.start)..group(users.end - 1) + 1)?,
+            place: None,
+            counts: Vec::with_capacity(GROUP_USERS),
+            user: 0,
+            row: 0,
+        })
+    }
+
+    /// The rows of the user numbered `user`, which is not below the one before.
+    pub(super) fn rows(&mut self, user: u32) -> Result<Range<u32>, Corruption> {
+        let wrong = || wrong(self.groups.sealed, self.groups.index);
         let group = user / GROUP_USERS as u32;
-        if self.group != Some(group) {
+        let place = group
+            .checked_sub(self.groups.groups.start)
+            .ok_or_else(wrong)? as usize;
+        if self.place != Some(place) {
+            self.place = None;
             self.counts.clear();
-            let groups = Groups::open(sealed, index, group..group + 1)?;
-            let mut row = groups.decode(&mut self.counts)?.start;
-            self.starts.clear();
-            self.starts.push(row);
-            self.starts.extend(self.counts.iter().map(|count| {
-                row += count;
-                row
-            }));
-            self.group = Some(group);
+            self.row = self.groups.decode_group(place, &mut self.counts)?.start;
+            (self.place, self.user) = (Some(place), 0);
         }
-        let place = user as usize % GROUP_USERS;
-        match (self.starts.get(place), self.starts.get(place + 1)) {
-            (Some(&start), Some(&end)) => Ok(start..end),
-            _ => Err(wrong(sealed, index)),
-        }
+        let user = user as usize % GROUP_USERS;
+        let between = self.counts.get(self.user..user).ok_or_else(wrong)?;
+        let count = self.counts.get(user).ok_or_else(wrong)?;
+        self.row += between.iter().sum::<u32>();
+        self.user = user;
+        Ok(self.row..self.row + count)
     }
 }

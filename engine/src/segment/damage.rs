@@ -32,7 +32,7 @@ fn image() -> Vec<u8> {
         max_name_runs: 2,
         ..BuildOptions::default()
     };
-    let images = build(Partition::Events(0), (0, 0), &[(&batch, &all)], &options);
+    let images = build(Partition::Events(0), (0, 0), &[(&batch, &all)], &options, 1);
     let image = images.into_iter().next().unwrap();
     let segment = model::open(image.clone());
     assert!(segment.overflow().is_some());
@@ -56,7 +56,7 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
         for key in [0, 1, 2] {
             results.push(run.row_starts(key, &mut starts));
             let mut found = UserStarts::default();
-            results.push(run.user_starts(key, &mut found));
+            results.push(run.user_starts(key, 0..1_000, &mut found));
             let wanted = Words::of_range(0..40);
             results.push(run.rows_of_users(key, &wanted, |_, rows| {
                 assert!(rows.end <= run.rows());

@@ -353,21 +353,28 @@ fn check_user_rows(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
         let expected = if first == end { 0..0 } else { first..end };
         assert_eq!(run.container_rows(key).unwrap(), expected);
         run.row_starts(key, &mut starts).unwrap();
-        let mut found = UserStarts::default();
-        run.user_starts(key, &mut found).unwrap();
         let base = u32::from(key) << 16;
         let inside = users.range(base..=base | 0xffff);
-        assert!(
-            found
-                .lows
-                .iter()
-                .copied()
-                .eq(inside.clone().map(|&user| split(user).1))
-        );
+        let mut found = UserStarts::default();
+        for lows in [0..65_536, 0..1, 7..1_000, 65_000..65_536, 300..300] {
+            run.user_starts(key, lows.clone(), &mut found).unwrap();
+            let asked = inside
+                .clone()
+                .filter(|&&user| lows.contains(&(user & 0xffff)));
+            assert!(
+                found
+                    .users
+                    .iter()
+                    .eq(asked.clone().map(|&user| split(user).1))
+            );
+            for (place, &user) in asked.enumerate() {
+                let range = range_of(user);
+                assert_eq!(found.starts[place..place + 2], [range.start, range.end]);
+            }
+        }
         let mut dense = 0;
-        for (place, &user) in inside.enumerate() {
+        for &user in inside {
             let (low, range) = (split(user).1 as usize, range_of(user));
-            assert_eq!(found.starts[place..place + 2], [range.start, range.end]);
             assert_eq!(starts[low..low + 2], [range.start, range.end]);
             assert!(starts[dense..low].iter().all(|&start| start == range.start));
             dense = low + 1;
@@ -399,6 +406,14 @@ fn check_times(run: NameRun<'_>, rows: &[&Row], ranks: &[u32]) {
         assert_eq!(all.get(place), row.time);
         assert_eq!(all.offset_from(row.time), all.offset(place));
         assert!(all.time_of(all.offset_from(row.time + 1)) > row.time);
+        let same = rows[place..]
+            .iter()
+            .take_while(|other| other.user == row.user);
+        let user = place..place + same.count();
+        for time in [row.time, row.time + 1, i64::MAX] {
+            let before = rows[user.clone()].partition_point(|other| other.time < time);
+            assert_eq!(all.first_from(user.clone(), time), place + before);
+        }
         if (third..half).contains(&place) {
             assert_eq!(part.get(place - third), row.time);
             assert_eq!(all.slice(third..half).get(place - third), row.time);

@@ -29,7 +29,7 @@ fn build_rows(rows: &[Row], batch_rows: usize, options: &BuildOptions) -> Vec<su
         .zip(&numbers)
         .map(|(batch, numbers)| (batch, numbers.as_slice()))
         .collect();
-    build(Partition::Events(0), (3, 9), &inputs, options)
+    build(Partition::Events(0), (3, 9), &inputs, options, 3)
 }
 
 proptest! {
@@ -59,7 +59,7 @@ fn build_pieces(
         let batch = model::batch(&rows[pair[0]..pair[1]]);
         let all: Vec<u32> = (0..batch.times.len() as u32).collect();
         let inputs = [(&batch, all.as_slice())];
-        let images = build(Partition::Events(0), (number, number), &inputs, options);
+        let images = build(Partition::Events(0), (number, number), &inputs, options, 1);
         built.push(images.into_iter().map(model::open).collect());
     }
     built
@@ -126,7 +126,7 @@ proptest! {
         for (rows, options) in [(early, &BuildOptions::default()), (late, &outer)] {
             let batch = model::batch(rows);
             let all: Vec<u32> = (0..rows.len() as u32).collect();
-            let images = build(Partition::Traits, (0, 1), &[(&batch, &all)], options);
+            let images = build(Partition::Traits, (0, 1), &[(&batch, &all)], options, 1);
             inputs.extend(images.into_iter().map(model::open));
         }
         model::check(&merge_all(&inputs, &outer), &rows, 10_000);
@@ -141,7 +141,7 @@ proptest! {
         let batch = model::batch(&rows);
         let numbers: Vec<u32> =
             (0..rows.len()).filter(|&row| is_chosen(row)).map(|row| row as u32).collect();
-        let images = build(Partition::Events(7), (0, 0), &[(&batch, &numbers)], &options);
+        let images = build(Partition::Events(7), (0, 0), &[(&batch, &numbers)], &options, 1);
         let segments: Vec<_> = images.into_iter().map(model::open).collect();
         let chosen: Vec<Row> = numbers.iter().map(|&row| rows[row as usize].clone()).collect();
         model::check(&segments, &chosen, options.max_name_runs);

@@ -75,6 +75,22 @@ impl<'a> Times<'a> {
         (time.wrapping_sub(self.base) as u64).div_ceil(self.unit_micros)
     }
 
+    /// The first index of `within`, whose times ascend, that is at `time` or later; its end where
+    /// none is. Panics where `within` is out of range, as slices do.
+    pub fn first_from(&self, within: Range<usize>, time: i64) -> usize {
+        let start = within.start;
+        let found = match self.offsets {
+            Offsets::U16(offsets) => self.lower_bound(&offsets[within], time),
+            Offsets::U32(offsets) => self.lower_bound(&offsets[within], time),
+            Offsets::U64(offsets) => self.lower_bound(&offsets[within], time),
+        };
+        start + found
+    }
+
+    fn lower_bound<T: Copy + Into<u64>>(&self, offsets: &[T], time: i64) -> usize {
+        offsets.partition_point(|&offset| self.time_of(offset.into()) < time)
+    }
+
     /// The times in `range`. Panics where it is out of range, as slices do.
     pub fn slice(&self, range: Range<usize>) -> Self {
         let offsets = match self.offsets {

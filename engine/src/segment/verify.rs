@@ -12,7 +12,7 @@ use super::merge::{recount_ties, rows_are_ranked};
 use super::run::{NameRun, UserStarts};
 use super::segment::Segment;
 use super::values::{self, UserRuns};
-use crate::bitmap::{BitmapBuilder, BitmapView, Words};
+use crate::bitmap::{BitmapBuilder, BitmapView, CONTAINER_BITS, Words};
 use crate::error::Corruption;
 use crate::format::matches;
 use crate::limits;
@@ -161,15 +161,12 @@ impl RunCheck<'_> {
         let mut days = DayBuilder::new();
         let (mut min, mut max) = (i64::MAX, i64::MIN);
         for (key, _) in bitmap.keys() {
-            run.user_starts(key, &mut found)?;
-            users
-                .entry(key)
-                .or_default()
-                .extend(found.lows.iter().copied());
+            run.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
+            users.entry(key).or_default().or(&found.users);
             let rows = run.container_rows(key)?;
             times.clear();
             run.times(rows.clone())?.append_to(&mut times);
-            for (&low, pair) in found.lows.iter().zip(found.starts.windows(2)) {
+            for (low, pair) in found.users.iter().zip(found.starts.windows(2)) {
                 let place = |row: u32| (row - rows.start) as usize;
                 let times = &times[place(pair[0])..place(pair[1])];
                 let (Some(&first), Some(&last)) = (times.first(), times.last()) else {
@@ -255,7 +252,8 @@ impl RunCheck<'_> {
         let mut found = UserStarts::default();
         let mut counts = Vec::new();
         for (key, _) in bitmap.keys() {
-            self.run.user_starts(key, &mut found)?;
+            self.run
+                .user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
             counts.extend(found.starts.windows(2).map(|pair| pair[1] - pair[0]));
         }
         Ok((bitmap.iter().collect(), counts))

@@ -28,6 +28,14 @@ pub(super) struct RunRows {
 }
 
 impl RunRows {
+    /// Room for `rows` rows.
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self {
+            times: Vec::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
     /// Appends a row, which must not come before the last.
     pub(super) fn push(&mut self, user: u32, time: i64, rank: u32) {
         if self.users.last() == Some(&user) {

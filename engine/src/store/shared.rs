@@ -2,7 +2,7 @@
 //! tables beside it, and the one way to publish the next version.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::dictionary::Dictionary;
@@ -91,6 +91,8 @@ pub(crate) struct Shared {
     pub(crate) tidying: Mutex<()>,
     /// Held by the one compaction that may run.
     pub(crate) compacting: Mutex<()>,
+    /// Bulk loads under way.
+    pub(crate) bulk_loads: AtomicUsize,
     pub(crate) wake: Wake,
     publishing: Mutex<()>,
     next_file: AtomicU64,
@@ -158,6 +160,7 @@ impl Shared {
             sealing: Mutex::new(()),
             tidying: Mutex::new(()),
             compacting: Mutex::new(()),
+            bulk_loads: AtomicUsize::new(0),
             wake: Wake::default(),
             publishing: Mutex::new(()),
             next_file: AtomicU64::new(next_file),

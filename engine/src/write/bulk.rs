@@ -4,7 +4,9 @@
 //! together with the load's progress. A load that is cut off resumes behind the last published
 //! rows; a load that was completed changes nothing when it is repeated.
 
+use std::num::NonZero;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -49,6 +51,7 @@ impl BulkLoad {
             complete: false,
         };
         let progress = shared.progress_of(key).unwrap_or(fresh);
+        shared.bulk_loads.fetch_add(1, Ordering::Relaxed);
         Self {
             _store: store,
             shared,
@@ -146,6 +149,8 @@ impl Drop for BulkLoad {
             drop(work);
             let _panicked = thread.join();
         }
+        self.shared.bulk_loads.fetch_sub(1, Ordering::Relaxed);
+        self.shared.wake_compactor();
     }
 }
 
@@ -228,11 +233,9 @@ impl Shared {
             })
         };
         let batches: Vec<Arc<MemBatch>> = batches.into_iter().map(number).collect();
-        let images = build_images(
-            &batches,
-            self.version().manifest.partition_micros,
-            &self.build,
-        );
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let partition_micros = self.version().manifest.partition_micros;
+        let images = build_images(&batches, partition_micros, &self.build, threads);
         drop(batches);
         let images = images
             .into_iter()

@@ -110,7 +110,7 @@ impl Memtable {
     }
 
     fn image(&self, batches: &[Arc<MemBatch>]) -> Result<MemRun, Corruption> {
-        let images = build_images(batches, self.partition_micros, &self.build);
+        let images = build_images(batches, self.partition_micros, &self.build, 1);
         let mut run = MemRun {
             rows: 0,
             segments: Vec::with_capacity(images.len()),
@@ -166,11 +166,12 @@ pub(crate) fn open_image(image: SegmentImage) -> Result<Arc<Segment>, Corruption
     Ok(Arc::new(Segment::open(image.bytes.into(), path)?))
 }
 
-/// Cuts batches by partition and builds the images of each.
+/// Cuts batches by partition and builds the images of each, on up to `threads` threads.
 pub(crate) fn build_images(
     batches: &[Arc<MemBatch>],
     partition_micros: i64,
     options: &BuildOptions,
+    threads: usize,
 ) -> Vec<SegmentImage> {
     let mut partitions: std::collections::BTreeMap<Partition, Vec<(usize, Vec<u32>)>> =
         Default::default();
@@ -191,7 +192,10 @@ pub(crate) fn build_images(
             .iter()
             .map(|(index, rows)| (&batches[*index].rows, rows.as_slice()))
             .collect();
-        images.extend(segment::build(partition, (first, last), &inputs, options));
+        let arrival = (first, last);
+        images.extend(segment::build(
+            partition, arrival, &inputs, options, threads,
+        ));
     }
     images
 }

@@ -1,13 +1,13 @@
 //! `did(…)` over a morsel: by bitmaps, by counts, or by gathering events.
 
-use pugmark_engine::Snapshot;
 use pugmark_engine::bitmap::Words;
+use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Did, TimeRange, Truth};
 use crate::kernel::{DidEvents, DidPlan, DidScratch, Held, Measures, match_did};
 
 use super::control::{Control, QueryError};
-use super::exists::{Exists, count_in_range};
+use super::exists::{Bounds, Exists, count_in_range};
 use super::gather::Gather;
 use super::morsel::Morsel;
 use super::scan::{DENSE_STARTS, RunScan, Scan, Verdicts};
@@ -37,6 +37,15 @@ enum Way<'a> {
     },
     /// Those whom the matcher accepts.
     Events { scan: Scan<'a>, plan: DidPlan },
+}
+
+/// What bitmaps tell of a morsel's users.
+#[derive(Debug, Default)]
+pub(crate) struct DidBounds {
+    /// Of those who did.
+    pub(crate) whole: Bounds,
+    /// Of each question of existence that it is made of, in their order.
+    parts: Vec<Bounds>,
 }
 
 impl<'a> PreparedDid<'a> {
@@ -140,24 +149,54 @@ impl<'a> PreparedDid<'a> {
         }
     }
 
-    /// Those among `within`, which are users of the morsel, that did.
+    /// What bitmaps alone tell of the morsel's users: one pair for each question of existence.
+    pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<DidBounds, Corruption> {
+        let mut bounds = DidBounds::default();
+        match &self.way {
+            Way::Exists { with, without } => {
+                bounds.parts.push(with.bounds(morsel)?);
+                bounds.whole = bounds.parts[0].clone();
+                for exists in without {
+                    let part = exists.bounds(morsel)?;
+                    bounds.whole = bounds.whole.except(&part);
+                    bounds.parts.push(part);
+                }
+            }
+            Way::Counts { least: 0, .. } => {
+                bounds.whole.possibly = Words::of_range(morsel.lows.clone());
+            }
+            Way::Counts { scan, .. } | Way::Events { scan, .. } => {
+                for source in &scan.runs {
+                    let users = source.run.users()?;
+                    users.or_into(morsel.key, &mut bounds.whole.possibly);
+                }
+            }
+        }
+        Ok(bounds)
+    }
+
+    /// Those among `within`, which are users of the morsel, that did. `bounds` are those of the
+    /// morsel.
     pub(crate) fn users(
         &self,
         morsel: &Morsel,
+        bounds: &DidBounds,
         within: &Words,
         traits: &TraitTable,
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
         match &self.way {
             Way::Exists { with, without } => {
-                let mut found = Words::new();
                 let Worker {
                     starts, skipped, ..
                 } = worker;
-                with.collect(morsel, within, traits, starts, skipped, &mut found)?;
-                for exists in without {
-                    let mut others = Words::new();
-                    exists.collect(morsel, &found, traits, starts, skipped, &mut others)?;
+                let mut parts = [with].into_iter().chain(without).zip(&bounds.parts);
+                let mut found = Words::new();
+                if let Some((with, bounds)) = parts.next() {
+                    found = with.users(morsel, bounds, within, traits, starts, skipped)?;
+                }
+                for (exists, bounds) in parts {
+                    let others = exists.users(morsel, bounds, &found, traits, starts, skipped)?;
                     found.and_not(&others);
                 }
                 Ok(found)

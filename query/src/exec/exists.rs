@@ -5,6 +5,8 @@
 //! broken days at the ends have their times looked at. What no bitmap answers is filtered row by
 //! row.
 
+use std::ops::Range;
+
 use pugmark_engine::bitmap::{BitmapView, Words};
 use pugmark_engine::segment::{NameRun, Times};
 use pugmark_engine::time::{MICROS_PER_DAY, day_of};
@@ -28,6 +30,31 @@ enum Source<'a> {
     },
     /// The rows must be asked.
     Rows(Box<RunScan<'a>>),
+}
+
+/// What is known of users before any row is looked at: `surely` is part of the answer, which is
+/// part of `possibly`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Bounds {
+    pub(crate) surely: Words,
+    pub(crate) possibly: Words,
+}
+
+impl Bounds {
+    /// Where nothing is left open.
+    pub(crate) fn certain(users: Words) -> Self {
+        Self {
+            surely: users.clone(),
+            possibly: users,
+        }
+    }
+
+    /// Those of this who are not in `other`.
+    pub(crate) fn except(mut self, other: &Self) -> Self {
+        self.surely.and_not(&other.possibly);
+        self.possibly.and_not(&other.surely);
+        self
+    }
 }
 
 /// The users who have an event that satisfies a condition in a range.
@@ -116,38 +143,57 @@ impl<'a> Exists<'a> {
             .any(|source| matches!(source, Source::Rows(_)))
     }
 
-    /// Adds the users among `within`, which are of the morsel, to `found`. `starts` is working
-    /// memory.
-    pub(crate) fn collect(
+    /// What bitmaps alone tell of the morsel's users.
+    pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<Bounds, Corruption> {
+        let mut bounds = Bounds::default();
+        for source in &self.sources {
+            match source {
+                Source::Users(users) => users.or_into(morsel.key, &mut bounds.surely),
+                Source::Edge { users, .. } => users.or_into(morsel.key, &mut bounds.possibly),
+                Source::Rows(scan) => {
+                    let users = scan.run.users()?;
+                    users.or_into(morsel.key, &mut bounds.possibly);
+                }
+            }
+        }
+        bounds.possibly.or(&bounds.surely);
+        Ok(bounds)
+    }
+
+    /// Those of `within`, which are users of the morsel, that have such an event. `bounds` are
+    /// those of the morsel, `starts` is working memory.
+    pub(crate) fn users(
         &self,
         morsel: &Morsel,
+        bounds: &Bounds,
         within: &Words,
         traits: &TraitTable,
         starts: &mut [u32],
         skipped: &mut Skipped,
-        found: &mut Words,
-    ) -> Result<(), Corruption> {
+    ) -> Result<Words, Corruption> {
+        let mut found = bounds.surely.clone();
+        found.and(within);
+        let mut open = bounds.possibly.clone();
+        open.and(within);
+        open.and_not(&found);
+        if open.is_empty() {
+            return Ok(found);
+        }
         for source in &self.sources {
             match source {
-                Source::Users(users) => users.or_into(morsel.key, found),
+                Source::Users(_) => continue,
                 Source::Edge { run, users } => {
-                    let mut candidates = Words::new();
-                    users.or_into(morsel.key, &mut candidates);
-                    candidates.and(within);
-                    candidates.and_not(found);
-                    if !candidates.is_empty() {
-                        rows_in_range(*run, morsel.key, self.scan.range, &candidates, found)?;
-                    }
+                    let mut candidates = open.clone();
+                    users.and_into(morsel.key, &mut candidates);
+                    rows_in_range(*run, morsel.key, self.scan.range, &candidates, &mut found)?;
                 }
                 Source::Rows(scan) => {
-                    let mut rest = within.clone();
-                    rest.and_not(found);
-                    self.collect_rows(scan, morsel, &rest, traits, starts, skipped, found)?;
+                    self.collect_rows(scan, morsel, &open, traits, starts, skipped, &mut found)?;
                 }
             }
+            open.and_not(&found);
         }
-        found.and(within);
-        Ok(())
+        Ok(found)
     }
 
     #[expect(
@@ -210,18 +256,31 @@ pub(crate) fn rows_in_range(
         return Ok(());
     }
     let times = run.times(rows.clone())?;
+    let mut asked = Vec::new();
     run.rows_of_users(key, candidates, |low, own| {
-        let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
-        if has_any(&times.slice(own), range) {
-            found.insert(low);
-        }
-    })
+        asked.push((low, own.start - rows.start..own.end - rows.start));
+    })?;
+    let (cut_first, cut_last) = (run.min_time() < range.first, range.last < run.max_time());
+    if cut_first && cut_last {
+        let inside =
+            |rows: &Range<u32>| has_any(&times, rows.start as usize..rows.end as usize, range);
+        let users = asked.iter().filter(|(_, rows)| inside(rows));
+        found.extend(users.map(|(low, _)| *low));
+        return Ok(());
+    }
+    // Where the range cuts one end of the run, one time of each user decides. It is hardly ever in
+    // the cache; nothing in this loop waits for it, so that many are under way at a time.
+    for (low, rows) in asked {
+        let row = if cut_first { rows.end - 1 } else { rows.start };
+        found.insert_if(low, range.contains(times.get(row as usize)));
+    }
+    Ok(())
 }
 
-/// True where any of one user's times, ascending, lies in the range.
-fn has_any(times: &Times<'_>, range: TimeRange) -> bool {
-    let first = partition(times.len(), |index| times.get(index) < range.first);
-    first < times.len() && times.get(first) <= range.last
+/// True where any time of one user's rows lies in the range.
+fn has_any(times: &Times<'_>, rows: Range<usize>, range: TimeRange) -> bool {
+    let first = times.first_from(rows.clone(), range.first);
+    first < rows.end && times.get(first) <= range.last
 }
 
 /// How many of one user's times, ascending, lie in the range.

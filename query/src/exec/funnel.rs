@@ -1,8 +1,7 @@
 //! Funnels over morsels: gathered events through the matcher, levels and chains into tallies.
 //!
 //! The general way answers every option. A plain ordered funnel whose steps are event names goes
-//! through [`super::ordered`] instead, which reads stored times without gathering, and leaves to
-//! this module only the users whose order needs tie ranks or several segments.
+//! through [`super::ordered`] instead, which reads stored times without gathering.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -135,7 +134,10 @@ impl Executor {
         funnel.validate()?;
         // Which values of a breakdown are told apart is decided by the table.
         let top = match funnel.by {
-            Some(_) => Some(self.tally(funnel)?.0.top_values(funnel)),
+            Some(_) => {
+                let counted = funnel.clone().without_times();
+                Some(self.tally(&counted)?.0.top_values(funnel))
+            }
             None => None,
         };
         let (parts, skipped) =
@@ -223,7 +225,7 @@ impl Executor {
         let control = Control::start(self.options());
         let mut prepared = PreparedFunnel::new(self.snapshot(), funnel, self.as_of())?;
         if R::TABLE {
-            prepared.ordered = Ordered::prepare(self.snapshot(), funnel, self.as_of(), true)?;
+            prepared.ordered = Ordered::prepare(self.snapshot(), funnel, self.as_of())?;
         }
         let ask = Ask {
             wanted,
@@ -231,7 +233,7 @@ impl Executor {
             take,
         };
         let mut rows = BTreeMap::new();
-        prepared.scan.count_rows(&mut rows)?;
+        prepared.scan.count_rows(&mut rows, true)?;
         let morsels = morsel::cut(&rows, self.options().morsel_rows);
         let begin = || State {
             worker: Worker::new(&control),
@@ -339,10 +341,8 @@ impl<'a> PreparedFunnel<'a> {
         if let Some(ordered) = &self.ordered
             && let Some(tally) = state.result.tally()
         {
-            let slow = ordered.tally(morsel, Some(&users), &mut state.worker, tally)?;
-            users.and(&slow);
-        }
-        if !users.is_empty() {
+            ordered.tally(morsel, &users, &mut state.worker, tally)?;
+        } else if !users.is_empty() {
             self.gathered(morsel, &users, ask, state)?;
         }
         state.memory.at_least(state.result.byte_len())

@@ -9,7 +9,8 @@
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
-//! funnel    gathered events through the matcher    ordered  plain funnels from stored times
+//! funnel    gathered events through the matcher
+//! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
 //!
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
@@ -26,6 +27,7 @@ mod gather;
 mod morsel;
 mod ordered;
 mod scan;
+mod steps;
 #[cfg(test)]
 mod tests;
 mod traits;

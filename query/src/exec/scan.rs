@@ -101,11 +101,18 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Rows by container, as far as the runs' directories tell.
-    pub(crate) fn count_rows(&self, rows: &mut BTreeMap<u16, u64>) -> Result<(), Corruption> {
+    /// The containers that have rows; with how many, where `count` says that they will be read.
+    pub(crate) fn count_rows(
+        &self,
+        rows: &mut BTreeMap<u16, u64>,
+        count: bool,
+    ) -> Result<(), Corruption> {
         for scan in &self.runs {
             for (key, _) in scan.run.users()?.keys() {
-                *rows.entry(key).or_default() += scan.run.container_rows(key)?.len() as u64;
+                let container = rows.entry(key).or_default();
+                if count {
+                    *container += scan.run.container_rows(key)?.len() as u64;
+                }
             }
         }
         Ok(())

@@ -32,7 +32,7 @@ impl TraitTable {
                 if names.is_empty() || rows.is_empty() {
                     continue;
                 }
-                run.user_starts(morsel.key, &mut users)?;
+                run.user_starts(morsel.key, morsel.lows.clone(), &mut users)?;
                 let times = run.times(rows.clone())?;
                 let properties = run.properties()?;
                 for name in names {
@@ -40,10 +40,7 @@ impl TraitTable {
                         continue;
                     };
                     let values = latest.entry(name).or_default();
-                    for (user, &low) in users.lows.iter().enumerate() {
-                        if !morsel.lows.contains(&u32::from(low)) {
-                            continue;
-                        }
+                    for (user, low) in users.users.iter().enumerate() {
                         for row in users.starts[user]..users.starts[user + 1] {
                             let time = times.get((row - rows.start) as usize);
                             if time > as_of

@@ -11,8 +11,8 @@ use roaring::RoaringBitmap;
 use crate::behaviour::{Condition, Segment, TimeRange, Truth};
 
 use super::control::QueryError;
-use super::did::PreparedDid;
-use super::exists::rows_in_range;
+use super::did::{DidBounds, PreparedDid};
+use super::exists::{Bounds, rows_in_range};
 use super::morsel::Morsel;
 use super::traits::TraitTable;
 use super::worker::Worker;
@@ -21,7 +21,10 @@ use super::worker::Worker;
 #[derive(Debug)]
 pub(crate) struct PreparedUsers<'a> {
     root: Node<'a>,
-    known: Known<'a>,
+    /// Number of `did(…)` in it.
+    dids: usize,
+    /// Who there is; not needed where the predicate is true of such users only.
+    known: Option<Known<'a>>,
     traits: BTreeSet<String>,
     snapshot: &'a Snapshot,
     as_of: i64,
@@ -30,7 +33,8 @@ pub(crate) struct PreparedUsers<'a> {
 #[derive(Debug)]
 enum Node<'a> {
     Everyone,
-    Did(Box<PreparedDid<'a>>),
+    /// With its number among all of them.
+    Did(Box<PreparedDid<'a>>, usize),
     Trait(Condition),
     Users(Arc<RoaringBitmap>),
     And(Vec<Node<'a>>),
@@ -54,10 +58,11 @@ impl<'a> PreparedUsers<'a> {
         segment: &Segment,
         as_of: i64,
     ) -> Result<Self, QueryError> {
-        let root = Node::new(snapshot, segment, as_of)?;
+        let mut dids = 0;
+        let root = Node::new(snapshot, segment, as_of, &mut dids)?;
         let mut traits = BTreeSet::new();
         root.visit(&mut |node| match node {
-            Node::Did(did) => {
+            Node::Did(did, _) => {
                 let scans = did.scans();
                 traits.extend(
                     scans
@@ -68,9 +73,13 @@ impl<'a> PreparedUsers<'a> {
             Node::Trait(condition) => traits.extend(condition.reads().traits),
             _ => {}
         });
-        let known = Known::new(snapshot, as_of)?;
+        let known = match root.needs_events() {
+            true => None,
+            false => Some(Known::new(snapshot, as_of)?),
+        };
         Ok(Self {
             root,
+            dids,
             known,
             traits,
             snapshot,
@@ -81,13 +90,15 @@ impl<'a> PreparedUsers<'a> {
     /// The containers that have users, with about the rows to be read for each.
     pub(crate) fn containers(&self) -> Result<BTreeMap<u16, u64>, Corruption> {
         let mut rows = BTreeMap::new();
-        self.known.keys(&mut rows)?;
+        if let Some(known) = &self.known {
+            known.keys(&mut rows)?;
+        }
         let mut failed = Ok(());
         self.root.visit(&mut |node| {
-            if let Node::Did(did) = node {
+            if let Node::Did(did, _) = node {
                 for scan in did.scans() {
-                    if failed.is_ok() && did.reads_rows() {
-                        failed = scan.count_rows(&mut rows);
+                    if failed.is_ok() {
+                        failed = scan.count_rows(&mut rows, did.reads_rows());
                     }
                 }
             }
@@ -101,27 +112,61 @@ impl<'a> PreparedUsers<'a> {
         morsel: &Morsel,
         worker: &mut Worker<'_>,
     ) -> Result<Words, QueryError> {
-        let traits = TraitTable::read(self.snapshot, &self.traits, morsel, self.as_of)?;
-        let mut known = Words::new();
-        self.known.collect(morsel, &mut known)?;
-        let found = self.root.users(morsel, &known, &traits, worker)?;
-        let mut holds = found.holds;
-        holds.and(&known);
+        let mut everyone = Words::of_range(morsel.lows.clone());
+        if let Some(known) = &self.known {
+            everyone = known.users(morsel)?;
+        }
+        worker.reserve_bounds(self.dids)?;
+        let mut dids = Vec::new();
+        dids.resize_with(self.dids, DidBounds::default);
+        let Bounds {
+            surely: mut holds,
+            possibly: mut open,
+        } = self.root.bounds(morsel, &everyone, &mut dids)?;
+        holds.and(&everyone);
+        open.and(&everyone);
+        open.and_not(&holds);
+        if !open.is_empty() {
+            let traits = TraitTable::read(self.snapshot, &self.traits, morsel, self.as_of)?;
+            let mut ask = Ask {
+                morsel,
+                dids: &dids,
+                traits: &traits,
+                worker,
+            };
+            let mut found = self.root.users(&open, &mut ask)?.holds;
+            found.and(&open);
+            holds.or(&found);
+        }
         Ok(holds)
     }
 }
 
+/// What is needed to look at a morsel's rows.
+struct Ask<'m, 'c> {
+    morsel: &'m Morsel,
+    dids: &'m [DidBounds],
+    traits: &'m TraitTable,
+    worker: &'m mut Worker<'c>,
+}
+
 impl<'a> Node<'a> {
-    fn new(snapshot: &'a Snapshot, segment: &Segment, as_of: i64) -> Result<Self, QueryError> {
-        let all = |parts: &[Segment]| {
-            parts
-                .iter()
-                .map(|part| Self::new(snapshot, part, as_of))
-                .collect::<Result<Vec<_>, _>>()
-        };
+    /// `dids` counts the `did(…)` met.
+    fn new(
+        snapshot: &'a Snapshot,
+        segment: &Segment,
+        as_of: i64,
+        dids: &mut usize,
+    ) -> Result<Self, QueryError> {
+        let mut new = |part: &Segment| Self::new(snapshot, part, as_of, dids);
+        let mut all = |parts: &[Segment]| parts.iter().map(&mut new).collect::<Result<Vec<_>, _>>();
         Ok(match segment {
             Segment::Everyone => Self::Everyone,
-            Segment::Did(did) => Self::Did(Box::new(PreparedDid::new(snapshot, did, as_of)?)),
+            Segment::Did(did) => {
+                let did = PreparedDid::new(snapshot, did, as_of)?;
+                *dids += 1;
+                Self::Did(Box::new(did), *dids - 1)
+            }
             Segment::Trait(condition) => Self::Trait(condition.clone()),
             Segment::Users(users) => Self::Users(Arc::clone(users)),
             Segment::And(parts) => {
@@ -131,10 +176,9 @@ impl<'a> Node<'a> {
                 Self::And(parts)
             }
             Segment::Or(parts) => Self::Or(all(parts)?),
-            Segment::Not(inner) => Self::Not(Box::new(Self::new(snapshot, inner, as_of)?)),
+            Segment::Not(inner) => Self::Not(Box::new(new(inner)?)),
             Segment::Except(left, right) => {
-                let left = Self::new(snapshot, left, as_of)?;
-                Self::Except(Box::new(left), Box::new(Self::new(snapshot, right, as_of)?))
+                Self::Except(Box::new(new(left)?), Box::new(new(right)?))
             }
         })
     }
@@ -142,7 +186,7 @@ impl<'a> Node<'a> {
     /// About how many users will be found, at most.
     fn most_users(&self) -> u64 {
         match self {
-            Self::Did(did) => did.most_users(),
+            Self::Did(did, _) => did.most_users(),
             Self::Users(users) => users.len(),
             Self::And(parts) => parts.iter().map(Self::most_users).min().unwrap_or(u64::MAX),
             Self::Or(parts) => parts
@@ -151,6 +195,17 @@ impl<'a> Node<'a> {
                 .fold(0, u64::saturating_add),
             Self::Except(left, _) => left.most_users(),
             Self::Everyone | Self::Trait(_) | Self::Not(_) => u64::MAX,
+        }
+    }
+
+    /// True where only users with an event satisfy it.
+    fn needs_events(&self) -> bool {
+        match self {
+            Self::Did(..) => true,
+            Self::And(parts) => parts.iter().any(Self::needs_events),
+            Self::Or(parts) => parts.iter().all(Self::needs_events),
+            Self::Except(left, _) => left.needs_events(),
+            Self::Everyone | Self::Trait(_) | Self::Users(_) | Self::Not(_) => false,
         }
     }
 
@@ -163,24 +218,69 @@ impl<'a> Node<'a> {
                 left.visit(each);
                 right.visit(each);
             }
-            Self::Everyone | Self::Did(_) | Self::Trait(_) | Self::Users(_) => {}
+            Self::Everyone | Self::Did(..) | Self::Trait(_) | Self::Users(_) => {}
         }
+    }
+
+    /// What bitmaps alone tell of the morsel's users among `everyone`: for whom it surely holds, and
+    /// for whom it possibly holds or is unknown. Those of each `did(…)` are put into `dids`.
+    fn bounds(
+        &self,
+        morsel: &Morsel,
+        everyone: &Words,
+        dids: &mut [DidBounds],
+    ) -> Result<Bounds, Corruption> {
+        Ok(match self {
+            Self::Everyone => Bounds::certain(everyone.clone()),
+            Self::Did(did, number) => {
+                dids[*number] = did.bounds(morsel)?;
+                dids[*number].whole.clone()
+            }
+            Self::Trait(_) => Bounds {
+                surely: Words::new(),
+                possibly: everyone.clone(),
+            },
+            Self::Users(users) => Bounds::certain(saved_users(users, morsel)),
+            Self::And(parts) => {
+                let mut all = Bounds::certain(everyone.clone());
+                for part in parts {
+                    let part = part.bounds(morsel, everyone, dids)?;
+                    all.surely.and(&part.surely);
+                    all.possibly.and(&part.possibly);
+                }
+                all
+            }
+            Self::Or(parts) => {
+                let mut any = Bounds::default();
+                for part in parts {
+                    let part = part.bounds(morsel, everyone, dids)?;
+                    any.surely.or(&part.surely);
+                    any.possibly.or(&part.possibly);
+                }
+                any
+            }
+            Self::Not(inner) => {
+                Bounds::certain(everyone.clone()).except(&inner.bounds(morsel, everyone, dids)?)
+            }
+            Self::Except(left, right) => {
+                let left = left.bounds(morsel, everyone, dids)?;
+                left.except(&right.bounds(morsel, everyone, dids)?)
+            }
+        })
     }
 
     /// The users among `within` for whom the predicate holds or is unknown; what it tells of others
     /// means nothing.
-    fn users(
-        &self,
-        morsel: &Morsel,
-        within: &Words,
-        traits: &TraitTable,
-        worker: &mut Worker<'_>,
-    ) -> Result<Found, QueryError> {
+    fn users(&self, within: &Words, ask: &mut Ask<'_, '_>) -> Result<Found, QueryError> {
         Ok(match self {
             Self::Everyone => Found::certain(within.clone()),
-            Self::Did(did) => Found::certain(did.users(morsel, within, traits, worker)?),
-            Self::Trait(condition) => trait_users(condition, within, traits, worker),
-            Self::Users(users) => Found::certain(saved_users(users, morsel)),
+            Self::Did(did, number) => {
+                let bounds = &ask.dids[*number];
+                let users = did.users(ask.morsel, bounds, within, ask.traits, ask.worker)?;
+                Found::certain(users)
+            }
+            Self::Trait(condition) => trait_users(condition, within, ask.traits, ask.worker),
+            Self::Users(users) => Found::certain(saved_users(users, ask.morsel)),
             Self::And(parts) => {
                 let mut all = Found::certain(within.clone());
                 for part in parts {
@@ -188,21 +288,21 @@ impl<'a> Node<'a> {
                         break;
                     }
                     let possible = all.possible();
-                    all = all.and(part.users(morsel, &possible, traits, worker)?);
+                    all = all.and(part.users(&possible, ask)?);
                 }
                 all
             }
             Self::Or(parts) => {
                 let mut any = Found::certain(Words::new());
                 for part in parts {
-                    any = any.or(part.users(morsel, within, traits, worker)?);
+                    any = any.or(part.users(within, ask)?);
                 }
                 any
             }
-            Self::Not(inner) => inner.users(morsel, within, traits, worker)?.negate(within),
+            Self::Not(inner) => inner.users(within, ask)?.negate(within),
             Self::Except(left, right) => {
-                let mut holds = left.users(morsel, within, traits, worker)?.holds;
-                holds.and_not(&right.users(morsel, &holds, traits, worker)?.holds);
+                let mut holds = left.users(within, ask)?.holds;
+                holds.and_not(&right.users(&holds, ask)?.holds);
                 Found::certain(holds)
             }
         })
@@ -356,17 +456,18 @@ impl<'a> Known<'a> {
         Ok(())
     }
 
-    fn collect(&self, morsel: &Morsel, known: &mut Words) -> Result<(), Corruption> {
-        self.whole
-            .iter()
-            .for_each(|users| users.or_into(morsel.key, known));
+    fn users(&self, morsel: &Morsel) -> Result<Words, Corruption> {
+        let mut known = Words::new();
+        for users in &self.whole {
+            users.or_into(morsel.key, &mut known);
+        }
         for run in &self.edges {
             let mut candidates = Words::new();
             run.users()?.or_into(morsel.key, &mut candidates);
-            candidates.and_not(known);
-            rows_in_range(*run, morsel.key, self.range, &candidates, known)?;
+            candidates.and_not(&known);
+            rows_in_range(*run, morsel.key, self.range, &candidates, &mut known)?;
         }
         known.restrict(morsel.lows.clone());
-        Ok(())
+        Ok(known)
     }
 }

@@ -1,11 +1,13 @@
 //! What a thread of a query keeps between morsels.
 
+use pugmark_engine::bitmap::CONTAINER_BITS;
+
 use crate::behaviour::Skipped;
 use crate::kernel::DidScratch;
 
 use super::control::{Control, QueryError};
 use super::gather::Gather;
-use super::ordered::{OrderedScratch, TABLE_BYTES};
+use super::ordered::OrderedScratch;
 use super::scan::DENSE_STARTS;
 
 /// Working memory of one thread, grown once and used again.
@@ -43,9 +45,17 @@ impl<'c> Worker<'c> {
         self.memory.at_least(WORKER_BYTES)
     }
 
-    /// Reserves `count` tables of row starts besides.
-    pub(crate) fn reserve_tables(&mut self, count: usize) -> Result<(), QueryError> {
-        self.memory.at_least(WORKER_BYTES + count * TABLE_BYTES)
+    /// Reserves what bitmaps tell of `dids` predicates besides.
+    pub(crate) fn reserve_bounds(&mut self, dids: usize) -> Result<(), QueryError> {
+        // The predicate's own, and mostly one of existence; two words each.
+        self.memory
+            .at_least(WORKER_BYTES + dids * 4 * (CONTAINER_BITS / 8))
+    }
+
+    /// Reserves the rows of `users` users of `runs` runs besides.
+    pub(crate) fn reserve_rows(&mut self, runs: usize, users: usize) -> Result<(), QueryError> {
+        let bytes = runs * (CONTAINER_BITS / 8) + users * size_of::<u32>();
+        self.memory.at_least(WORKER_BYTES + bytes)
     }
 }
 

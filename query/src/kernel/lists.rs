@@ -1,207 +1,168 @@
-//! The fast path of plain ordered funnels: only steps and a window.
+//! The fast path of plain ordered funnels: only steps, a window and a range.
 //!
-//! A chain of `k` steps goes through some event of the rarest of them. For each of those the latest
-//! predecessors give the latest start, the earliest successors the earliest end; if these are within
-//! the window, there is a chain. Neighbours are found by searching on from where the one before was
-//! found, in ever longer strides, so that a rare step skips over the events of a frequent one.
+//! A user's events of each step are searched where they lie. A chain of `k` steps ends in an
+//! event of step `k`; going back from it by latest predecessors gives the latest start, and if
+//! that is within the window there is a chain. The first end that has one is the earliest. Most
+//! users need a look at a handful of events: those of the steps that they did not come to are
+//! never read, and of a frequent step only those beside the events of a rarer one.
 
-use std::cmp::Ordering;
+use std::ops::Range;
 
-/// A time that can be told from another: microseconds, or offsets in any unit.
-pub trait Moment: Copy + Ord {
-    /// Units from `earlier`, which is not after this.
-    fn since(self, earlier: Self) -> u64;
+use super::{EVENTS_BETWEEN_CHECKS, Interrupted};
+
+/// One user's events of the steps of a funnel, in *stretches*: those of a stretch come before those
+/// of later stretches, whatever their steps.
+pub trait StepEvents {
+    /// Number of stretches.
+    fn stretches(&self) -> usize;
+
+    /// The numbers of the step's events in a stretch, in total order. Steps and stretches count
+    /// from 0.
+    fn events(&mut self, step: usize, stretch: usize) -> Range<usize>;
+
+    /// When an event of a stretch was.
+    fn time(&self, step: usize, stretch: usize, event: usize) -> i64;
+
+    /// The first of `events` that was at `time` or later; their end where none was.
+    fn first_from(&self, step: usize, stretch: usize, events: Range<usize>, time: i64) -> usize;
+
+    /// Which of two events of one stretch at one time comes first: true where that is `event` of
+    /// `step`, false where it is `next` of the step behind it.
+    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool;
 }
 
-impl Moment for i64 {
-    fn since(self, earlier: Self) -> u64 {
-        self.wrapping_sub(earlier) as u64
-    }
+/// An event of a chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The stretch in which it lies.
+    pub stretch: usize,
+    /// Its number there.
+    pub event: usize,
+    /// When it was.
+    pub time: i64,
 }
 
-impl Moment for u64 {
-    fn since(self, earlier: Self) -> u64 {
-        self - earlier
-    }
-}
-
-impl Moment for u32 {
-    fn since(self, earlier: Self) -> u64 {
-        u64::from(self - earlier)
-    }
-}
-
-/// One user's events of one step.
+/// What every chain must keep to; times in microseconds.
 #[derive(Clone, Copy, Debug)]
-pub struct StepList<'a, T> {
-    /// Their times, ascending.
-    pub times: &'a [T],
-    /// Where each comes in the user's total order, ascending with the times; empty where no two
-    /// events that a chain could have have equal times, neither of different steps nor, where an
-    /// event satisfies several steps, of one.
-    pub order: &'a [u32],
+pub struct Bounds {
+    /// No event is earlier.
+    pub first: i64,
+    /// No event is later.
+    pub last: i64,
+    /// Longest time from the first event to the last.
+    pub within: Option<u64>,
 }
 
-impl<'a, T> StepList<'a, T> {
-    /// Events whose times are never equal to another step's.
-    pub fn new(times: &'a [T]) -> Self {
-        Self { times, order: &[] }
-    }
-}
-
-impl<T: Moment> StepList<'_, T> {
-    fn compare(&self, index: usize, other: &StepList<'_, T>, at: usize) -> Ordering {
-        let by_time = self.times[index].cmp(&other.times[at]);
-        by_time.then_with(|| match (self.order.get(index), other.order.get(at)) {
-            (Some(own), Some(other)) => own.cmp(other),
-            _ => Ordering::Equal,
-        })
-    }
-}
-
-/// Searches one user's lists; keeps its cursors from user to user.
-#[derive(Debug, Default)]
-pub struct StepLists {
-    cursors: Vec<usize>,
-    chain: Vec<usize>,
-}
-
-impl StepLists {
-    /// The level of a user, by the user's events of each step; `within` is in the times' unit.
-    pub fn level<T: Moment>(&mut self, lists: &[StepList<'_, T>], within: Option<u64>) -> usize {
-        self.search(lists, within).0
-    }
-
-    /// The level, and the index into its step's list of each event of the reported chain.
-    pub fn chain<T: Moment>(
-        &mut self,
-        lists: &[StepList<'_, T>],
-        within: Option<u64>,
-    ) -> (usize, &[usize]) {
-        let (level, end) = self.search(lists, within);
-        self.chain.clear();
-        self.chain.resize(level, end);
-        // Going back from the earliest end by latest predecessors gives the latest start, and each
-        // event as late as it can be.
-        for step in (0..level.saturating_sub(1)).rev() {
-            let (next, at) = (&lists[step + 1], self.chain[step + 1]);
-            let list = &lists[step];
-            let before = partition(list.times.len(), |index| {
-                list.compare(index, next, at).is_lt()
-            });
-            self.chain[step] = before.saturating_sub(1);
+/// Finds the reported chain of one user over the first `steps` steps: the longest, of these the one
+/// that ends earliest, of these the one whose events are latest. `chain` is overwritten with its
+/// events; their number is the level.
+///
+/// `interrupted` is asked every few thousand events.
+///
+/// # Errors
+/// Where `interrupted` said so.
+pub fn match_steps(
+    user: &mut impl StepEvents,
+    steps: usize,
+    bounds: &Bounds,
+    chain: &mut Vec<Link>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<(), Interrupted> {
+    for level in (1..=steps).rev() {
+        if find_chain(user, level, bounds, chain, interrupted)? {
+            return Ok(());
         }
-        (level, &self.chain)
     }
+    chain.clear();
+    Ok(())
+}
 
-    /// The level and where in its list the earliest end is.
-    fn search<T: Moment>(
-        &mut self,
-        lists: &[StepList<'_, T>],
-        within: Option<u64>,
-    ) -> (usize, usize) {
-        let empty = lists.iter().position(|list| list.times.is_empty());
-        for level in (2..=empty.unwrap_or(lists.len())).rev() {
-            if let Some(end) = self.earliest_end(&lists[..level], within) {
-                return (level, end);
+/// Finds the chain of `level` steps that ends earliest.
+fn find_chain(
+    user: &mut impl StepEvents,
+    level: usize,
+    bounds: &Bounds,
+    chain: &mut Vec<Link>,
+    interrupted: &dyn Fn() -> bool,
+) -> Result<bool, Interrupted> {
+    let none = Link {
+        stretch: 0,
+        event: 0,
+        time: 0,
+    };
+    chain.clear();
+    chain.resize(level, none);
+    let step = level - 1;
+    for stretch in 0..user.stretches() {
+        let events = user.events(step, stretch);
+        if events.is_empty() {
+            continue;
+        }
+        let begin = user.first_from(step, stretch, events.clone(), bounds.first);
+        for event in begin..events.end {
+            let time = user.time(step, stretch, event);
+            if time > bounds.last {
+                return Ok(false);
             }
-        }
-        (usize::from(empty != Some(0) && !lists.is_empty()), 0)
-    }
-
-    /// Where the first chain through all of `lists` ends.
-    fn earliest_end<T: Moment>(
-        &mut self,
-        lists: &[StepList<'_, T>],
-        within: Option<u64>,
-    ) -> Option<usize> {
-        let lengths = lists.iter().map(|list| list.times.len()).enumerate();
-        let (rarest, _) = lengths.min_by_key(|&(_, length)| length)?;
-        self.cursors.clear();
-        self.cursors.resize(lists.len(), 0);
-        for pivot in 0..lists[rarest].times.len() {
-            let Some(start) = self.latest_start(lists, rarest, pivot) else {
-                continue;
+            if event % EVENTS_BETWEEN_CHECKS == EVENTS_BETWEEN_CHECKS - 1 && interrupted() {
+                return Err(Interrupted);
+            }
+            chain[step] = Link {
+                stretch,
+                event,
+                time,
             };
-            let pivot_time = lists[rarest].times[pivot];
-            let fits = |end: T| within.is_none_or(|within| end.since(start) <= within);
-            if !fits(pivot_time) {
-                continue;
-            }
-            // Where this event has no successors, no later one has.
-            let end = self.earliest_successor(lists, rarest, pivot)?;
-            if fits(lists[lists.len() - 1].times[end]) {
-                return Some(end);
+            if go_back(user, bounds, chain) {
+                return Ok(true);
             }
         }
-        None
     }
-
-    /// The start of the latest chain from the first list to the pivot.
-    fn latest_start<T: Moment>(
-        &mut self,
-        lists: &[StepList<'_, T>],
-        rarest: usize,
-        pivot: usize,
-    ) -> Option<T> {
-        let mut at = pivot;
-        for step in (0..rarest).rev() {
-            let (list, next) = (&lists[step], &lists[step + 1]);
-            let cursor = &mut self.cursors[step];
-            // Later pivots have later predecessors: the search goes on where the last one ended.
-            *cursor = gallop(*cursor, list.times.len(), |index| {
-                list.compare(index, next, at).is_lt()
-            });
-            at = cursor.checked_sub(1)?;
-        }
-        Some(lists[0].times[at])
-    }
-
-    /// Where the earliest chain from the pivot to the last list ends.
-    fn earliest_successor<T: Moment>(
-        &mut self,
-        lists: &[StepList<'_, T>],
-        rarest: usize,
-        pivot: usize,
-    ) -> Option<usize> {
-        let mut at = pivot;
-        for step in rarest + 1..lists.len() {
-            let (list, previous) = (&lists[step], &lists[step - 1]);
-            let cursor = &mut self.cursors[step];
-            *cursor = gallop(*cursor, list.times.len(), |index| {
-                list.compare(index, previous, at).is_le()
-            });
-            at = *cursor;
-            if at == list.times.len() {
-                return None;
-            }
-        }
-        Some(at)
-    }
+    Ok(false)
 }
 
-/// The first index from `from` on that is not `before`; all indexes below `from` are.
-fn gallop(from: usize, length: usize, before: impl Fn(usize) -> bool) -> usize {
-    let mut low = from;
-    let mut stride = 1;
-    while low < length && before((low + stride - 1).min(length - 1)) {
-        low = (low + stride).min(length);
-        stride *= 2;
-    }
-    let high = (low + stride - 1).min(length);
-    low + partition(high - low, |index| before(low + index))
-}
-
-/// The first index below `length` that is not `before`.
-fn partition(length: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, length);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        if before(middle) {
-            low = middle + 1;
-        } else {
-            high = middle;
+/// Fills in the latest predecessors of the chain's last event; false where there are none in the
+/// window and the range.
+fn go_back(user: &mut impl StepEvents, bounds: &Bounds, chain: &mut [Link]) -> bool {
+    let last = chain.len() - 1;
+    let end = chain[last].time;
+    let earliest = match bounds.within {
+        Some(within) => bounds.first.max(end.saturating_sub_unsigned(within)),
+        None => bounds.first,
+    };
+    for step in (0..last).rev() {
+        match latest_before(user, step, chain[step + 1]) {
+            Some(link) if link.time >= earliest => chain[step] = link,
+            _ => return false,
         }
     }
-    low
+    true
+}
+
+fn latest_before(user: &mut impl StepEvents, step: usize, next: Link) -> Option<Link> {
+    for stretch in (0..=next.stretch).rev() {
+        let events = user.events(step, stretch);
+        if events.is_empty() {
+            continue;
+        }
+        let mut before = events.end;
+        if stretch == next.stretch {
+            before = user.first_from(step, stretch, events.clone(), next.time);
+            while before < events.end
+                && user.time(step, stretch, before) == next.time
+                && user.precedes(step, before, &next)
+            {
+                before += 1;
+            }
+        }
+        if before > events.start {
+            let event = before - 1;
+            let time = user.time(step, stretch, event);
+            return Some(Link {
+                stretch,
+                event,
+                time,
+            });
+        }
+    }
+    None
 }

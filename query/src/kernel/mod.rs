@@ -8,8 +8,8 @@
 //!
 //! * [`match_funnel`] answers every option of a funnel; [`match_every`] counts chains for
 //!   [`Entries::Every`](crate::behaviour::Entries::Every).
-//! * [`StepLists`] is the fast path for plain ordered funnels: it searches lists of times, one for
-//!   each step, from the rarest step.
+//! * [`match_steps`] is the fast path for plain ordered funnels: it searches each step's times where
+//!   they lie, back from the last step.
 //! * [`match_did`] decides a `did(…)`.
 
 mod any_order;
@@ -27,7 +27,7 @@ pub use did::{
 pub use funnel::{
     Counted, FunnelPlan, FunnelScratch, Outcome, UserEvents, match_every, match_funnel,
 };
-pub use lists::{Moment, StepList, StepLists};
+pub use lists::{Bounds, Link, StepEvents, match_steps};
 
 /// The caller asked to stop while a user was being matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,14 +1,15 @@
 //! The kernel equals the judge, on random users and every combination of options.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use proptest::prelude::*;
 use pugmark_engine::{Scalar, Value};
 
 use super::{
-    CONDITION, DidEvents, DidPlan, DidScratch, FunnelPlan, FunnelScratch, Held, Interrupted,
-    Measure, Measures, NOT_THEN, StepList, StepLists, THEN, UserEvents, match_did, match_every,
-    match_funnel,
+    Bounds, CONDITION, DidEvents, DidPlan, DidScratch, FunnelPlan, FunnelScratch, Held,
+    Interrupted, Link, Measure, Measures, NOT_THEN, StepEvents, THEN, UserEvents, match_did,
+    match_every, match_funnel, match_steps,
 };
 use crate::behaviour::{
     Aggregate, AggregateTest, Attribute, ByKey, Condition, Did, Entries, EventRow, Funnel,
@@ -271,49 +272,80 @@ proptest! {
     }
 
     #[test]
-    fn lists_equal_the_general_matcher(
-        store in testing::store(1, 12),
-        names in prop::collection::vec(prop::sample::select(vec!["a", "b", "c"]), 1..5),
-        within in prop::option::of(0..9_i64),
+    fn steps_equal_the_general_matcher(
+        gaps in prop::collection::vec((0..4_i64, 0..4_usize), 0..24),
+        steps in 1..=4_usize,
+        within in prop::option::of(0..20_i64),
+        mut cuts in prop::collection::vec(0..24_usize, 0..4),
+        (first, last) in (-1..30_i64, 0..60_i64),
     ) {
-        let mut funnel = Funnel::new(names.clone());
-        funnel.within = within.map(|within| crate::behaviour::micros(within * UNIT));
-        let history = store.history(0, i64::MAX);
-        let lists: Vec<(Vec<i64>, Vec<u32>)> = names
-            .iter()
-            .map(|name| {
-                let events = history.iter().enumerate();
-                events
-                    .filter(|(_, event)| event.event == *name)
-                    .map(|(index, event)| (event.time, index as u32))
-                    .unzip()
-            })
+        let mut time = 0;
+        let events = gaps.into_iter().map(|(gap, step)| {
+            time += gap;
+            (time, step)
+        });
+        let events: Vec<(i64, usize)> = events.filter(|&(_, step)| step < steps).collect();
+        let inside = events.iter().enumerate();
+        let inside = inside.filter(|(_, (time, _))| (first..=last).contains(time));
+        let inside: Vec<(usize, (i64, u64))> =
+            inside.map(|(place, &(time, step))| (place, (time, 1 << step))).collect();
+        let (places, (times, masks)): (Vec<usize>, (Vec<i64>, Vec<u64>)) =
+            inside.into_iter().unzip();
+        let mut funnel = Funnel::new(["a", "b", "c", "d"].into_iter().take(steps));
+        funnel.within = within.map(crate::behaviour::micros);
+        let seen = UserEvents { times: &times, steps: &masks, ..UserEvents::default() };
+        let mut expected = Vec::new();
+        let plan = FunnelPlan::new(&funnel);
+        match_funnel(&plan, &seen, &mut FunnelScratch::default(), &|| false, |outcome| {
+            expected = outcome.events().map(|(_, event)| places[event]).collect();
+        }).unwrap();
+
+        cuts.sort_unstable();
+        let mut user = Stretches::new(&events, steps, &cuts);
+        let bounds = Bounds { first, last, within: within.map(|within| within as u64) };
+        let mut chain = Vec::new();
+        match_steps(&mut user, steps, &bounds, &mut chain, &|| false).unwrap();
+        let steps = chain.iter().enumerate();
+        let found: Vec<usize> = steps
+            .map(|(step, link)| user.0[step][link.stretch][link.event].1)
             .collect();
-        let matched = by_kernel(&store, &funnel, i64::MAX, false, &mut FunnelScratch::default());
-        let expected: Vec<usize> = matched
-            .chains
-            .first()
-            .map_or(Vec::new(), |chain| chain.events.iter().map(|event| event.1).collect());
-        let within = funnel.within.map(|within| within.micros as u64);
-        let keyed: Vec<_> = lists
-            .iter()
-            .map(|(times, order)| StepList { times: times.as_slice(), order: order.as_slice() })
-            .collect();
-        let mut search = StepLists::default();
-        prop_assert_eq!(search.level(&keyed, within), expected.len());
-        let (level, chain) = search.chain(&keyed, within);
-        let chain: Vec<usize> = chain.iter().enumerate()
-            .map(|(step, &at)| lists[step].1[at] as usize)
-            .collect();
-        prop_assert_eq!((level, chain), (expected.len(), expected.clone()));
-        // Times made distinct need no order, in any unit.
-        let ranks: Vec<Vec<u32>> = lists.iter().map(|(times, order)| {
-            let pairs = times.iter().zip(order);
-            pairs.map(|(time, rank)| (*time / UNIT) as u32 * 64 + rank).collect()
-        }).collect();
-        let distinct: Vec<_> = ranks.iter().map(|times| StepList::new(times.as_slice())).collect();
-        let loose = within.map(|within| within / UNIT as u64 * 64 + 63);
-        prop_assert!(search.level(&distinct, loose) >= expected.len());
+        prop_assert_eq!(found, expected);
+    }
+}
+
+/// A user's times by step and stretch, each with its place in total order.
+struct Stretches(Vec<Vec<Vec<(i64, usize)>>>);
+
+impl Stretches {
+    fn new(events: &[(i64, usize)], steps: usize, cuts: &[usize]) -> Self {
+        let mut times = vec![vec![Vec::new(); cuts.len() + 1]; steps];
+        for (place, &(time, step)) in events.iter().enumerate() {
+            times[step][cuts.partition_point(|&cut| cut <= place)].push((time, place));
+        }
+        Self(times)
+    }
+}
+
+impl StepEvents for Stretches {
+    fn stretches(&self) -> usize {
+        self.0[0].len()
+    }
+
+    fn events(&mut self, step: usize, stretch: usize) -> Range<usize> {
+        0..self.0[step][stretch].len()
+    }
+
+    fn time(&self, step: usize, stretch: usize, event: usize) -> i64 {
+        self.0[step][stretch][event].0
+    }
+
+    fn first_from(&self, step: usize, stretch: usize, events: Range<usize>, time: i64) -> usize {
+        let times = &self.0[step][stretch][events.clone()];
+        events.start + times.partition_point(|&(other, _)| other < time)
+    }
+
+    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool {
+        self.0[step][next.stretch][event].1 < self.0[step + 1][next.stretch][next.event].1
     }
 }
 

@@ -4,7 +4,8 @@
 //! input is spooled to a temporary file first.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +18,8 @@ use super::error::ImportError;
 use super::options::Format;
 
 const BUFFER_BYTES: usize = 256 << 10;
+/// Bytes of a file that are hashed as one piece.
+const HASHED_BYTES: u64 = 16 << 20;
 /// Longest row of a text file; a longer one is an unclosed quote or no text at all.
 pub(crate) const MAX_ROW_BYTES: u64 = 64 << 20;
 
@@ -75,6 +78,10 @@ impl Input {
         if metadata.is_dir() {
             return Err(fail(io::Error::from(io::ErrorKind::IsADirectory)));
         }
+        if !metadata.is_file() {
+            // A pipe by name, as a shell's `<(…)`, can be read but once.
+            return Self::spooled(path, &mut file);
+        }
         let mut magic = Vec::new();
         (&mut file).take(4).read_to_end(&mut magic).map_err(fail)?;
         let compression = match magic.as_slice() {
@@ -101,20 +108,51 @@ impl Input {
 
     /// A hash of the file's bytes and of `options`.
     pub(crate) fn ledger_key(&self, options: &str) -> Result<u128, ImportError> {
-        let fail = |error| ImportError::io("read", &self.name, error);
-        let mut file = File::open(&self.path).map_err(fail)?;
+        let pieces = self.size.div_ceil(HASHED_BYTES);
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = (threads as u64).min(pieces).max(1);
+        let digests = std::thread::scope(|scope| {
+            let hashing =
+                |first| move || self.hash_pieces((first..pieces).step_by(threads as usize));
+            let workers: Vec<_> = (0..threads)
+                .map(|first| scope.spawn(hashing(first)))
+                .collect();
+            let digests = workers.into_iter().map(|worker| {
+                let panicked = || Err(std::io::Error::other("hashing failed"));
+                worker.join().unwrap_or_else(|_| panicked())
+            });
+            digests.collect::<Result<Vec<_>, _>>()
+        });
+        let digests = digests.map_err(|error| ImportError::io("read", &self.name, error))?;
         let mut hash = Xxh3::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let count = file.read(&mut buffer).map_err(fail)?;
-            if count == 0 {
-                break;
-            }
-            hash.update(&buffer[..count]);
+        for piece in 0..pieces {
+            let digest = digests[(piece % threads) as usize][(piece / threads) as usize];
+            hash.update(&digest.to_le_bytes());
         }
-        hash.update(&(options.len() as u64).to_le_bytes());
+        hash.update(&self.size.to_le_bytes());
         hash.update(options.as_bytes());
         Ok(hash.digest128())
+    }
+
+    /// The digests of pieces of the file, by their numbers.
+    fn hash_pieces(&self, pieces: impl Iterator<Item = u64>) -> std::io::Result<Vec<u128>> {
+        let mut file = File::open(&self.path)?;
+        let mut buffer = vec![0; 1 << 18];
+        let mut digests = Vec::new();
+        for piece in pieces {
+            file.seek(SeekFrom::Start(piece * HASHED_BYTES))?;
+            let mut hash = Xxh3::new();
+            let mut rest = (&mut file).take(HASHED_BYTES);
+            loop {
+                let count = rest.read(&mut buffer)?;
+                if count == 0 {
+                    break;
+                }
+                hash.update(&buffer[..count]);
+            }
+            digests.push(hash.digest128());
+        }
+        Ok(digests)
     }
 
     /// Whether the file is still what it was when it was opened.

@@ -71,6 +71,8 @@ pub(crate) fn survey(
     if unit.is_none() && options.time_format.is_none() {
         let root = options.time.split('.').next().unwrap_or_default();
         let index = metadata.schema().index_of(root).ok();
+        // Instants have a unit of their own.
+        let index = index.filter(|&index| !is_instant(metadata.schema().field(index).data_type()));
         let mut largest = 0;
         if let Some(index) = index {
             let mask = ProjectionMask::roots(metadata.parquet_schema(), [index]);

@@ -20,7 +20,7 @@ pub(super) use self::ties::{recount_ties, rows_are_ranked};
 use super::names::NameRuns;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Segment, SegmentImage};
-use crate::batch::shape::Picks;
+use crate::batch::shape::{Picks, Sources};
 use crate::batch::{Column, Property, StringTable, TextColumn};
 use crate::bitmap::join;
 use crate::codec::PropertiesView;
@@ -46,7 +46,7 @@ pub fn merge(
     keep: Option<Keep<'_>>,
 ) -> Result<Vec<SegmentImage>, Corruption> {
     let mut images = Vec::new();
-    merge_each(inputs, options, keep, |image| {
+    merge_each(inputs, options, keep, &|| false, |image| {
         images.push(image);
         Ok::<(), Corruption>(())
     })?;
@@ -54,7 +54,7 @@ pub fn merge(
 }
 
 /// As [`merge`], handing over each output as soon as it is made, so that memory is bounded by
-/// one of them.
+/// one of them. Returns false where `stop`, which is asked many times a second, ended it early.
 ///
 /// # Errors
 /// Where an input is damaged, or `take` fails.
@@ -65,10 +65,11 @@ pub fn merge_each<E: From<Corruption>>(
     inputs: &[Arc<Segment>],
     options: &BuildOptions,
     keep: Option<Keep<'_>>,
+    stop: &dyn Fn() -> bool,
     mut take: impl FnMut(SegmentImage) -> Result<(), E>,
-) -> Result<(), E> {
+) -> Result<bool, E> {
     let Some(first) = inputs.first() else {
-        return Ok(());
+        return Ok(true);
     };
     let partition = first.meta().partition;
     assert!(
@@ -91,12 +92,28 @@ pub fn merge_each<E: From<Corruption>>(
             containers: first..=last,
             keys,
             keep,
+            stop,
         };
         let mut writer = SegmentWriter::new(partition, arrival);
-        piece.write(options.max_name_runs, &mut writer)?;
-        writer.finish().into_iter().try_for_each(&mut take)?;
+        match piece.write(options.max_name_runs, &mut writer) {
+            Ok(()) => writer.finish().into_iter().try_for_each(&mut take)?,
+            Err(Ended::Stopped) => return Ok(false),
+            Err(Ended::Damaged(error)) => return Err(error.into()),
+        }
     }
-    Ok(())
+    Ok(true)
+}
+
+/// Why a piece was not written.
+enum Ended {
+    Stopped,
+    Damaged(Corruption),
+}
+
+impl From<Corruption> for Ended {
+    fn from(error: Corruption) -> Self {
+        Self::Damaged(error)
+    }
 }
 
 /// Cuts the containers of the inputs so that each piece stays within the options where it can,
@@ -140,6 +157,7 @@ struct Piece<'a> {
     keys: Vec<u16>,
     containers: RangeInclusive<u16>,
     keep: Option<Keep<'a>>,
+    stop: &'a dyn Fn() -> bool,
 }
 
 /// The inputs of an output run: the streams of its name, or of all names that share it.
@@ -175,7 +193,7 @@ struct Merged {
 }
 
 impl Piece<'_> {
-    fn write(&self, most_runs: usize, writer: &mut SegmentWriter) -> Result<(), Corruption> {
+    fn write(&self, most_runs: usize, writer: &mut SegmentWriter) -> Result<(), Ended> {
         let names: Vec<&str> = self.streams.names.iter().map(|name| &*name.text).collect();
         let runs = NameRuns::choose(&names, &self.name_rows()?, most_runs);
         let mut ties = rank_ties(self, &runs)?;
@@ -239,7 +257,7 @@ impl Piece<'_> {
         plan: &Plan,
         picks: &[(u32, u32)],
         shared: &mut SharedColumns,
-    ) -> Result<Vec<Property>, Corruption> {
+    ) -> Result<Vec<Property>, Ended> {
         let mut views = Vec::with_capacity(plan.origins.len());
         let mut names = BTreeSet::new();
         for origin in &plan.origins {
@@ -249,9 +267,10 @@ impl Piece<'_> {
             names.extend(view.names());
             views.push(view);
         }
-        let picks = Picks::new(picks);
+        let (picks, rows) = (Picks::new(picks), picks.len());
         let mut properties = Vec::with_capacity(names.len());
         for name in names {
+            self.check()?;
             let mut columns = Vec::with_capacity(views.len());
             for (origin, view) in plan.origins.iter().zip(&views) {
                 let is_shared = self.streams.sources[origin.source as usize]
@@ -263,13 +282,20 @@ impl Piece<'_> {
                 });
             }
             let columns: Vec<Option<&Column>> = columns.iter().map(Option::as_deref).collect();
-            let column = picks.column(&columns);
+            let column = picks.column(&Sources::new(&columns, rows));
             if !column.parts.is_empty() {
                 let name = name.to_owned();
                 properties.push(Property { name, column });
             }
         }
         Ok(properties)
+    }
+
+    fn check(&self) -> Result<(), Ended> {
+        if (self.stop)() {
+            return Err(Ended::Stopped);
+        }
+        Ok(())
     }
 
     fn keeps(&self, ordinal: u32) -> bool {
@@ -300,7 +326,7 @@ impl Piece<'_> {
     }
 
     /// Brings the rows of some streams together, sorted by (ordinal, time, arrival).
-    fn merge_run(&self, plan: &Plan, ties: &mut [TieCursor]) -> Result<Merged, Corruption> {
+    fn merge_run(&self, plan: &Plan, ties: &mut [TieCursor]) -> Result<Merged, Ended> {
         let mut keys = Vec::new();
         for planned in &plan.streams {
             keys.extend(self.streams.keys(planned.stream, &self.containers)?);
@@ -310,6 +336,7 @@ impl Piece<'_> {
         let mut merged = Merged::default();
         let mut loaded: Vec<(&Planned, ContainerRows<'_>)> = Vec::new();
         for key in keys {
+            self.check()?;
             loaded.clear();
             for planned in &plan.streams {
                 let mut rows = ContainerRows::default();

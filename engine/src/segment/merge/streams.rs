@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use super::super::run::{NameRun, UserStarts};
 use super::super::segment::Segment;
 use super::super::ties::TieRanks;
-use crate::bitmap::{join, split};
+use crate::bitmap::{CONTAINER_BITS, Words, join, split};
 use crate::error::Corruption;
 
 /// The runs of all inputs, and the rows of every name in them.
@@ -251,16 +251,19 @@ impl<'a> Streams<'a> {
             return Ok(());
         }
         let mut found = UserStarts {
-            lows: std::mem::take(&mut rows.lows),
+            users: Words::new(),
             starts: std::mem::take(&mut rows.starts),
         };
-        self.source(stream).run.user_starts(key, &mut found)?;
+        let run = self.source(stream).run;
+        run.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
         rows.first = found.starts.first().copied().unwrap_or_default();
         rows.list = None;
         for start in &mut found.starts {
             *start -= rows.first;
         }
-        (rows.lows, rows.starts) = (found.lows, found.starts);
+        rows.lows.clear();
+        found.users.for_each(|low| rows.lows.push(low));
+        rows.starts = found.starts;
         Ok(())
     }
 
@@ -295,8 +298,8 @@ fn users_of_rows(run: NameRun<'_>) -> Result<Vec<u32>, Corruption> {
     let mut users = Vec::with_capacity(run.rows() as usize);
     let mut found = UserStarts::default();
     for (key, _) in run.users()?.keys() {
-        run.user_starts(key, &mut found)?;
-        for (&low, pair) in found.lows.iter().zip(found.starts.windows(2)) {
+        run.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
+        for (low, pair) in found.users.iter().zip(found.starts.windows(2)) {
             users.resize(pair[1] as usize, join(key, low));
         }
     }

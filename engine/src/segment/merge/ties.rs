@@ -63,6 +63,7 @@ pub(in super::super) fn recount_ties(segment: &Segment) -> Result<Vec<Vec<[u32; 
         containers: meta.first_container..=meta.last_container,
         keys,
         keep: None,
+        stop: &|| false,
     };
     let cursors = rank(&piece, &NameRuns::identity(streams.len() as u32), true)?;
     Ok(cursors.into_iter().map(|cursor| cursor.pairs).collect())

@@ -1,0 +1,404 @@
+//! The rows of a plain funnel's steps in one container, found user by user without copying.
+//!
+//! For each step and each segment that has rows of the container there is a source: who has rows,
+//! the first row of each, and the mapped times. Segments are grouped into stretches of time that
+//! follow each other. In a stretch of one segment, which compaction strives for, a user's events
+//! are read where they lie; where several segments overlap in time, those of the user looked at
+//! are brought together first.
+
+use std::ops::Range;
+
+use pugmark_engine::Corruption;
+use pugmark_engine::bitmap::Words;
+use pugmark_engine::codec::ColumnView;
+use pugmark_engine::segment::{NameRun, Partition, TieRanks, Times, UserStarts};
+
+use crate::behaviour::ByKey;
+use crate::kernel::{Link, StepEvents};
+use crate::tally::{FunnelTally, GroupId};
+
+use super::control::QueryError;
+use super::morsel::Morsel;
+
+/// A run of a step's event name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepRun<'a> {
+    pub(super) step: usize,
+    pub(super) run: NameRun<'a>,
+    pub(super) partition: Partition,
+    /// Place of the segment in total order: later segments of a partition arrived later.
+    pub(super) segment: u32,
+}
+
+/// The rows of a morsel's users. Looks at one user at a time.
+pub(super) struct StepRows<'m, 'a> {
+    steps: usize,
+    stretches: usize,
+    /// By step, then stretch, then arrival.
+    sources: Vec<Source<'m, 'a>>,
+    /// The sources of each step and stretch.
+    places: Vec<Range<usize>>,
+    /// Of places with several sources, the events of the user that they were last brought together
+    /// for.
+    merged: Vec<Merged>,
+    /// The user looked at: the word and the bit of the lower half of the ordinal.
+    word: usize,
+    bit: u32,
+    /// Number of users looked at so far.
+    looks: u64,
+}
+
+/// One run's rows of the morsel's users.
+struct Source<'m, 'a> {
+    of: StepRun<'a>,
+    found: &'m UserStarts,
+    first_row: u32,
+    times: Times<'a>,
+    ties: TieRanks<'a>,
+    /// Users that come before those of the word looked at.
+    before: u32,
+}
+
+/// One user's events of several sources in total order.
+#[derive(Default)]
+struct Merged {
+    look: u64,
+    /// Time, source, and row counted from the source's first.
+    events: Vec<(i64, u32, u32)>,
+}
+
+impl<'m, 'a> StepRows<'m, 'a> {
+    /// Finds the rows of `runs`; `memory` has an entry for each of them.
+    pub(super) fn find(
+        steps: usize,
+        runs: &[StepRun<'a>],
+        morsel: &Morsel,
+        memory: &'m mut [UserStarts],
+    ) -> Result<Self, Corruption> {
+        let mut sources = Vec::with_capacity(runs.len());
+        for (&of, found) in runs.iter().zip(memory) {
+            of.run.user_starts(morsel.key, morsel.lows.clone(), found)?;
+            let (Some(&first_row), Some(&end)) = (found.starts.first(), found.starts.last()) else {
+                continue;
+            };
+            if first_row < end {
+                sources.push(Source {
+                    of,
+                    found,
+                    first_row,
+                    times: of.run.times(first_row..end)?,
+                    ties: of.run.ties(first_row..end)?,
+                    before: 0,
+                });
+            }
+        }
+        let ends = stretches(&sources);
+        let stretch_of =
+            |source: &Source<'_, '_>| ends.partition_point(|end| *end < source.of.place());
+        sources.sort_by_key(|source| (source.of.step, source.of.place()));
+        let mut places = vec![0..0; steps * ends.len()];
+        for (number, source) in sources.iter().enumerate() {
+            let place = &mut places[source.of.step * ends.len() + stretch_of(source)];
+            let start = if place.start == place.end {
+                number
+            } else {
+                place.start
+            };
+            *place = start..number + 1;
+        }
+        let mut merged = Vec::new();
+        merged.resize_with(places.len(), Merged::default);
+        Ok(Self {
+            steps,
+            stretches: ends.len(),
+            sources,
+            places,
+            merged,
+            word: 0,
+            bit: 0,
+            looks: 0,
+        })
+    }
+
+    fn of_step(&self, step: usize) -> &[Source<'m, 'a>] {
+        let start = self.sources.partition_point(|source| source.of.step < step);
+        let end = self
+            .sources
+            .partition_point(|source| source.of.step <= step);
+        &self.sources[start..end]
+    }
+
+    /// For each step the users that have such events, in the range or not.
+    pub(super) fn users(&self) -> Vec<Words> {
+        let users = |step| {
+            let mut users = Words::new();
+            for source in self.of_step(step) {
+                users.or(&source.found.users);
+            }
+            users
+        };
+        (0..self.steps).map(users).collect()
+    }
+
+    /// Looks at each of `users` in turn, ascending.
+    pub(super) fn visit(
+        &mut self,
+        users: &Words,
+        mut each: impl FnMut(&mut Self, u16) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        self.sources.iter_mut().for_each(|source| source.before = 0);
+        for (word, &members) in users.as_slice().iter().enumerate() {
+            self.word = word;
+            let mut rest = members;
+            while rest != 0 {
+                self.bit = rest.trailing_zeros();
+                self.looks += 1;
+                each(self, (word * 64) as u16 | self.bit as u16)?;
+                rest &= rest - 1;
+            }
+            for source in &mut self.sources {
+                source.before += source.found.users.as_slice()[word].count_ones();
+            }
+        }
+        Ok(())
+    }
+
+    /// True where a segment has events of `step` later than `time`.
+    pub(super) fn reaches_beyond(&self, step: usize, time: i64) -> bool {
+        let mut sources = self.of_step(step).iter();
+        sources.any(|source| source.of.run.max_time() > time)
+    }
+
+    /// The time of the user's last event of `step` up to `last`.
+    pub(super) fn last_time(&mut self, step: usize, last: i64) -> Option<i64> {
+        for stretch in (0..self.stretches).rev() {
+            let events = self.events(step, stretch);
+            let end = match last.checked_add(1) {
+                Some(after) if !events.is_empty() => {
+                    self.first_from(step, stretch, events.clone(), after)
+                }
+                _ => events.end,
+            };
+            if end > events.start {
+                return Some(self.time(step, stretch, end - 1));
+            }
+        }
+        None
+    }
+
+    /// Source of an event, and its row counted from the source's first.
+    fn origin(&self, step: usize, stretch: usize, event: usize) -> (usize, u32) {
+        let place = step * self.stretches + stretch;
+        match self.places[place].clone() {
+            sources if sources.len() > 1 => {
+                let (_, source, row) = self.merged[place].events[event];
+                (source as usize, row)
+            }
+            sources => (sources.start, event as u32),
+        }
+    }
+
+    /// Opens a column of the runs of `step`: what groups its values stand for.
+    pub(super) fn groups(&self, step: usize, property: &str) -> Result<Groups<'a>, Corruption> {
+        let sources = self.of_step(step).iter();
+        let first = self.sources.partition_point(|source| source.of.step < step);
+        let columns = sources.map(|source| GroupColumn::open(source, property));
+        Ok(Groups {
+            first,
+            columns: columns.collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The group of the value that an event of the groups' step has.
+    pub(super) fn group(
+        &self,
+        groups: &mut Groups<'a>,
+        link: &Link,
+        tally: &mut FunnelTally,
+    ) -> Result<GroupId, Corruption> {
+        let (source, row) = self.origin(0, link.stretch, link.event);
+        groups.columns[source - groups.first].group(row, tally)
+    }
+}
+
+impl StepRun<'_> {
+    /// Total order of segments.
+    fn place(&self) -> (Partition, u32) {
+        (self.partition, self.segment)
+    }
+}
+
+/// The last segment of each stretch: segments are cut where all that arrived before end before
+/// all that arrived after begin.
+fn stretches(sources: &[Source<'_, '_>]) -> Vec<(Partition, u32)> {
+    let mut segments: Vec<(Partition, u32, i64, i64)> = Vec::with_capacity(sources.len());
+    for StepRun {
+        run,
+        partition,
+        segment,
+        ..
+    } in sources.iter().map(|source| source.of)
+    {
+        segments.push((partition, segment, run.min_time(), run.max_time()));
+    }
+    segments.sort_unstable();
+    let mut firsts: Vec<i64> = segments.iter().map(|segment| segment.2).collect();
+    for place in (1..firsts.len()).rev() {
+        firsts[place - 1] = firsts[place - 1].min(firsts[place]);
+    }
+    let mut ends = Vec::new();
+    let mut last = i64::MIN;
+    for (place, &(partition, segment, _, max)) in segments.iter().enumerate() {
+        last = last.max(max);
+        let next = segments.get(place + 1);
+        let other_segment = next.is_none_or(|next| (next.0, next.1) != (partition, segment));
+        if other_segment && firsts.get(place + 1).is_none_or(|&first| last <= first) {
+            ends.push((partition, segment));
+        }
+    }
+    ends
+}
+
+impl Source<'_, '_> {
+    /// The rows of the user at a bit of a word, counted from the source's first.
+    #[inline]
+    fn rows(&self, word: usize, bit: u32) -> Range<usize> {
+        let users = self.found.users.as_slice()[word];
+        if users >> bit & 1 == 0 {
+            return 0..0;
+        }
+        let place = self.before + (users & ((1 << bit) - 1)).count_ones();
+        let starts = &self.found.starts[place as usize..];
+        (starts[0] - self.first_row) as usize..(starts[1] - self.first_row) as usize
+    }
+}
+
+impl StepRows<'_, '_> {
+    /// Brings the user's events of several sources together.
+    fn merge(&mut self, place: usize) -> usize {
+        let merged = &mut self.merged[place];
+        if merged.look == self.looks {
+            return merged.events.len();
+        }
+        merged.look = self.looks;
+        merged.events.clear();
+        let mut met = 0;
+        for number in self.places[place].clone() {
+            let source = &self.sources[number];
+            let rows = source.rows(self.word, self.bit);
+            met += usize::from(!rows.is_empty());
+            let events = rows.map(|row| (source.times.get(row), number as u32, row as u32));
+            merged.events.extend(events);
+        }
+        if met > 1 {
+            // Of equal times the earlier segment's come first, and in it the earlier rows.
+            merged.events.sort_unstable();
+        }
+        merged.events.len()
+    }
+}
+
+impl StepEvents for StepRows<'_, '_> {
+    fn stretches(&self) -> usize {
+        self.stretches
+    }
+
+    #[inline]
+    fn events(&mut self, step: usize, stretch: usize) -> Range<usize> {
+        let place = step * self.stretches + stretch;
+        let sources = &self.places[place];
+        match sources.len() {
+            0 => 0..0,
+            1 => self.sources[sources.start].rows(self.word, self.bit),
+            _ => 0..self.merge(place),
+        }
+    }
+
+    #[inline]
+    fn time(&self, step: usize, stretch: usize, event: usize) -> i64 {
+        let place = step * self.stretches + stretch;
+        let sources = &self.places[place];
+        if sources.len() == 1 {
+            return self.sources[sources.start].times.get(event);
+        }
+        self.merged[place].events[event].0
+    }
+
+    #[inline]
+    fn first_from(&self, step: usize, stretch: usize, events: Range<usize>, time: i64) -> usize {
+        let place = step * self.stretches + stretch;
+        let sources = &self.places[place];
+        if sources.len() == 1 {
+            return self.sources[sources.start].times.first_from(events, time);
+        }
+        let merged = &self.merged[place].events[events.clone()];
+        events.start + merged.partition_point(|&(other, _, _)| other < time)
+    }
+
+    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool {
+        let order = |step: usize, event: usize| {
+            let (source, row) = self.origin(step, next.stretch, event);
+            let source = &self.sources[source];
+            let rank = source.ties.rank(source.first_row + row);
+            (source.of.place(), rank)
+        };
+        order(step, event) < order(step + 1, next.event)
+    }
+}
+
+/// The groups of a breakdown by a property of one step's events.
+pub(super) struct Groups<'a> {
+    /// Number of the step's first source.
+    first: usize,
+    columns: Vec<GroupColumn<'a>>,
+}
+
+struct GroupColumn<'a> {
+    first_row: u32,
+    column: Option<ColumnView<'a>>,
+    /// The group of each code, once it was met.
+    groups: Vec<Option<GroupId>>,
+}
+
+impl<'a> GroupColumn<'a> {
+    fn open(source: &Source<'_, 'a>, property: &str) -> Result<Self, Corruption> {
+        let column = source.of.run.properties()?.get(property)?;
+        let codes = column.as_ref().and_then(|column| match column.parts() {
+            [part] => part.coded().map(|text| text.len() as usize),
+            _ => None,
+        });
+        Ok(Self {
+            first_row: source.first_row,
+            column,
+            groups: vec![None; codes.unwrap_or(0)],
+        })
+    }
+
+    /// The group of the value of a row, counted from the source's first.
+    fn group(&mut self, row: u32, tally: &mut FunnelTally) -> Result<GroupId, Corruption> {
+        let row = self.first_row + row;
+        let Some(column) = &self.column else {
+            return Ok(tally.group(None, Some(ByKey::None)));
+        };
+        if let [part] = column.parts()
+            && let Some(text) = part.coded()
+        {
+            let Some(index) = part.index_of(row) else {
+                return Ok(tally.group(None, Some(ByKey::None)));
+            };
+            let code = text.code_at(index)?;
+            if let Some(group) = self.groups[code as usize] {
+                return Ok(group);
+            }
+            let group = tally.group(None, Some(ByKey::Value(text.value(code)?.to_owned())));
+            self.groups[code as usize] = Some(group);
+            return Ok(group);
+        }
+        let value = column.value(row)?;
+        let texts = value.iter().flat_map(|value| value.scalars());
+        let smallest = texts
+            .map(|scalar| scalar.canonical_text().into_owned())
+            .min();
+        Ok(tally.group(None, Some(smallest.map_or(ByKey::None, ByKey::Value))))
+    }
+}
