@@ -9,6 +9,9 @@ use crate::time::MICROS_PER_SECOND;
 /// The units that times are stored in, in microseconds, coarsest first.
 const UNITS: [u64; 3] = [MICROS_PER_SECOND as u64, 1_000, 1];
 
+/// Offsets up to this number are counted, beyond they are searched.
+const COUNTED: usize = 16;
+
 /// Times of neighbouring rows, read where they lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Times<'a> {
@@ -72,7 +75,14 @@ impl<'a> Times<'a> {
         if time <= self.base {
             return 0;
         }
-        (time.wrapping_sub(self.base) as u64).div_ceil(self.unit_micros)
+        let micros = time.wrapping_sub(self.base) as u64;
+        // A division by a constant is a multiplication; by a variable it would cost ten times.
+        match self.unit_micros {
+            1 => micros,
+            1_000 => micros.div_ceil(1_000),
+            1_000_000 => micros.div_ceil(1_000_000),
+            unit => micros.div_ceil(unit),
+        }
     }
 
     /// The first index of `within`, whose times ascend, that is at `time` or later; its end where
@@ -87,8 +97,15 @@ impl<'a> Times<'a> {
         start + found
     }
 
-    fn lower_bound<T: Copy + Into<u64>>(&self, offsets: &[T], time: i64) -> usize {
-        offsets.partition_point(|&offset| self.time_of(offset.into()) < time)
+    fn lower_bound<T: Copy + Ord + TryFrom<u64>>(&self, offsets: &[T], time: i64) -> usize {
+        let Ok(bound) = T::try_from(self.offset_from(time)) else {
+            return offsets.len();
+        };
+        // Most users have few rows, which are counted faster than searched.
+        if offsets.len() <= COUNTED {
+            return offsets.iter().filter(|&&offset| offset < bound).count();
+        }
+        offsets.partition_point(|&offset| offset < bound)
     }
 
     /// The times in `range`. Panics where it is out of range, as slices do.

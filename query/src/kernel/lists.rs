@@ -98,7 +98,10 @@ fn find_chain(
         if events.is_empty() {
             continue;
         }
-        let begin = user.first_from(step, stretch, events.clone(), bounds.first);
+        let mut begin = events.start;
+        if user.time(step, stretch, begin) < bounds.first {
+            begin = user.first_from(step, stretch, events.clone(), bounds.first);
+        }
         for event in begin..events.end {
             let time = user.time(step, stretch, event);
             if time > bounds.last {
