@@ -205,34 +205,53 @@ impl<'a> Groups<'a> {
 
     /// Appends the counts of the group at `place`; returns its rows, which they add up to.
     fn decode_group(&self, place: usize, counts: &mut Vec<u32>) -> Result<Range<u32>, Corruption> {
+        let mut group = [0; GROUP_USERS];
+        let (rows, least) = self.unpack_group(place, &mut group)?;
+        let group = &group[..self.users(place)];
+        counts.extend(group.iter().map(|above| above + least));
+        Ok(rows)
+    }
+
+    /// Unpacks how far the counts of the group at `place` are above the smallest, which comes with
+    /// the group's rows. Checks that the counts add up to these.
+    fn unpack_group(
+        &self,
+        place: usize,
+        group: &mut [u32; GROUP_USERS],
+    ) -> Result<(Range<u32>, u32), Corruption> {
         let wrong = || wrong(self.sealed, self.index);
         let [first_row, least, packed] = self.entry(place).ok_or_else(wrong)?;
         let [end_row, _, _] = self.entry(place + 1).unwrap_or([self.index.rows, 0, 0]);
-        let (width, from) = (packed & 63, counts.len());
+        let (width, users) = (packed & 63, self.users(place));
         if width > 32 {
             return Err(wrong());
         }
-        counts.resize(from + self.users(place), 0);
-        let group = &mut counts[from..];
-        if width > 0 {
+        let group = &mut group[..users];
+        if width == 0 {
+            group.fill(0);
+        } else {
             let (start, end) = self.packed_range(place).ok_or_else(wrong)?;
             let at = |byte: u64| byte.checked_sub(self.packed_from).map(|at| at as usize);
             let range = at(start).zip(at(end)).ok_or_else(wrong)?;
             let packed = self.packed.get(range.0..range.1).ok_or_else(wrong)?;
-            if group.len() == GROUP_USERS {
+            if users == GROUP_USERS {
                 BitPacker8x::new().decompress(packed, group, width as u8);
             } else {
                 unpack_short(packed, width, group);
             }
         }
-        let above: u64 = group.iter().map(|&count| u64::from(count)).sum();
-        let sum = above + u64::from(least) * group.len() as u64;
+        // 256 numbers of up to 24 bits add up to 32; a sum of 64 bits takes twice as long.
+        let above = if width <= 24 {
+            u64::from(group.iter().sum::<u32>())
+        } else {
+            group.iter().map(|&count| u64::from(count)).sum()
+        };
+        let sum = above + u64::from(least) * users as u64;
         // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
         if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.index.rows {
             return Err(wrong());
         }
-        group.iter_mut().for_each(|count| *count += least);
-        Ok(first_row..end_row)
+        Ok((first_row..end_row, least))
     }
 }
 
@@ -244,9 +263,11 @@ fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
 /// Finds the rows of users in ascending order, decoding each group once and only if asked for.
 pub(super) struct GroupCursor<'a> {
     groups: Groups<'a>,
-    /// The group decoded last, by its place.
+    /// The group unpacked last, by its place, and its smallest count.
     place: Option<usize>,
-    counts: Vec<u32>,
+    least: u32,
+    /// How far the counts are above the smallest.
+    above: [u32; GROUP_USERS],
     /// The user of the group asked for last, and its first row.
     user: usize,
     row: u32,
@@ -266,7 +287,8 @@ impl<'a> GroupCursor<'a> {
         Ok(Self {
             groups: Groups::open(sealed, index, group(users.start)..group(users.end - 1) + 1)?,
             place: None,
-            counts: Vec::with_capacity(GROUP_USERS),
+            least: 0,
+            above: [0; GROUP_USERS],
             user: 0,
             row: 0,
         })
@@ -281,15 +303,17 @@ impl<'a> GroupCursor<'a> {
             .ok_or_else(wrong)? as usize;
         if self.place != Some(place) {
             self.place = None;
-            self.counts.clear();
-            self.row = self.groups.decode_group(place, &mut self.counts)?.start;
+            let (rows, least) = self.groups.unpack_group(place, &mut self.above)?;
+            (self.row, self.least) = (rows.start, least);
             (self.place, self.user) = (Some(place), 0);
         }
         let user = user as usize % GROUP_USERS;
-        let between = self.counts.get(self.user..user).ok_or_else(wrong)?;
-        let count = self.counts.get(user).ok_or_else(wrong)?;
-        self.row += between.iter().sum::<u32>();
+        if user >= self.groups.users(place) {
+            return Err(wrong());
+        }
+        let between = self.above.get(self.user..user).ok_or_else(wrong)?;
+        self.row += between.iter().sum::<u32>() + self.least * between.len() as u32;
         self.user = user;
-        Ok(self.row..self.row + count)
+        Ok(self.row..self.row + self.least + self.above[user])
     }
 }

@@ -39,14 +39,8 @@ enum Way<'a> {
     Events { scan: Scan<'a>, plan: DidPlan },
 }
 
-/// What bitmaps tell of a morsel's users.
-#[derive(Debug, Default)]
-pub(crate) struct DidBounds {
-    /// Of those who did.
-    pub(crate) whole: Bounds,
-    /// Of each question of existence that it is made of, in their order.
-    parts: Vec<Bounds>,
-}
+/// What bitmaps tell of a morsel's users for each question of existence that a `did(…)` is made of.
+pub(crate) type Parts = Vec<Bounds>;
 
 impl<'a> PreparedDid<'a> {
     /// Chooses the cheapest way that has the right answer.
@@ -149,38 +143,37 @@ impl<'a> PreparedDid<'a> {
         }
     }
 
-    /// What bitmaps alone tell of the morsel's users: one pair for each question of existence.
-    pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<DidBounds, Corruption> {
-        let mut bounds = DidBounds::default();
+    /// What bitmaps alone tell of the morsel's users who did, and of what that is made of.
+    pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<(Bounds, Parts), Corruption> {
+        let mut whole = Bounds::default();
         match &self.way {
             Way::Exists { with, without } => {
-                bounds.parts.push(with.bounds(morsel)?);
-                bounds.whole = bounds.parts[0].clone();
+                whole = with.bounds(morsel)?;
+                let mut parts = vec![whole.clone()];
                 for exists in without {
                     let part = exists.bounds(morsel)?;
-                    bounds.whole = bounds.whole.except(&part);
-                    bounds.parts.push(part);
+                    whole = whole.except(&part);
+                    parts.push(part);
                 }
+                return Ok((whole, parts));
             }
-            Way::Counts { least: 0, .. } => {
-                bounds.whole.possibly = Words::of_range(morsel.lows.clone());
-            }
+            Way::Counts { least: 0, .. } => whole.possibly = Words::of_range(morsel.lows.clone()),
             Way::Counts { scan, .. } | Way::Events { scan, .. } => {
                 for source in &scan.runs {
                     let users = source.run.users()?;
-                    users.or_into(morsel.key, &mut bounds.whole.possibly);
+                    users.or_into(morsel.key, &mut whole.possibly);
                 }
             }
         }
-        Ok(bounds)
+        Ok((whole, Parts::new()))
     }
 
-    /// Those among `within`, which are users of the morsel, that did. `bounds` are those of the
-    /// morsel.
+    /// Those among `within`, which are users of the morsel, that did. `parts` are those of
+    /// the morsel.
     pub(crate) fn users(
         &self,
         morsel: &Morsel,
-        bounds: &DidBounds,
+        parts: &[Bounds],
         within: &Words,
         traits: &TraitTable,
         worker: &mut Worker<'_>,
@@ -190,7 +183,7 @@ impl<'a> PreparedDid<'a> {
                 let Worker {
                     starts, skipped, ..
                 } = worker;
-                let mut parts = [with].into_iter().chain(without).zip(&bounds.parts);
+                let mut parts = [with].into_iter().chain(without).zip(parts);
                 let mut found = Words::new();
                 if let Some((with, bounds)) = parts.next() {
                     found = with.users(morsel, bounds, within, traits, starts, skipped)?;

@@ -11,7 +11,7 @@ use roaring::RoaringBitmap;
 use crate::behaviour::{Condition, Segment, TimeRange, Truth};
 
 use super::control::QueryError;
-use super::did::{DidBounds, PreparedDid};
+use super::did::{Parts, PreparedDid};
 use super::exists::{Bounds, rows_in_range};
 use super::morsel::Morsel;
 use super::traits::TraitTable;
@@ -117,8 +117,7 @@ impl<'a> PreparedUsers<'a> {
             everyone = known.users(morsel)?;
         }
         worker.reserve_bounds(self.dids)?;
-        let mut dids = Vec::new();
-        dids.resize_with(self.dids, DidBounds::default);
+        let mut dids = vec![Parts::new(); self.dids];
         let Bounds {
             surely: mut holds,
             possibly: mut open,
@@ -145,7 +144,7 @@ impl<'a> PreparedUsers<'a> {
 /// What is needed to look at a morsel's rows.
 struct Ask<'m, 'c> {
     morsel: &'m Morsel,
-    dids: &'m [DidBounds],
+    dids: &'m [Parts],
     traits: &'m TraitTable,
     worker: &'m mut Worker<'c>,
 }
@@ -228,13 +227,14 @@ impl<'a> Node<'a> {
         &self,
         morsel: &Morsel,
         everyone: &Words,
-        dids: &mut [DidBounds],
+        dids: &mut [Parts],
     ) -> Result<Bounds, Corruption> {
         Ok(match self {
             Self::Everyone => Bounds::certain(everyone.clone()),
             Self::Did(did, number) => {
-                dids[*number] = did.bounds(morsel)?;
-                dids[*number].whole.clone()
+                let (whole, parts) = did.bounds(morsel)?;
+                dids[*number] = parts;
+                whole
             }
             Self::Trait(_) => Bounds {
                 surely: Words::new(),
@@ -242,13 +242,19 @@ impl<'a> Node<'a> {
             },
             Self::Users(users) => Bounds::certain(saved_users(users, morsel)),
             Self::And(parts) => {
-                let mut all = Bounds::certain(everyone.clone());
+                let mut all: Option<Bounds> = None;
                 for part in parts {
                     let part = part.bounds(morsel, everyone, dids)?;
-                    all.surely.and(&part.surely);
-                    all.possibly.and(&part.possibly);
+                    all = Some(match all {
+                        Some(mut all) => {
+                            all.surely.and(&part.surely);
+                            all.possibly.and(&part.possibly);
+                            all
+                        }
+                        None => part,
+                    });
                 }
-                all
+                all.unwrap_or_else(|| Bounds::certain(everyone.clone()))
             }
             Self::Or(parts) => {
                 let mut any = Bounds::default();
@@ -275,8 +281,8 @@ impl<'a> Node<'a> {
         Ok(match self {
             Self::Everyone => Found::certain(within.clone()),
             Self::Did(did, number) => {
-                let bounds = &ask.dids[*number];
-                let users = did.users(ask.morsel, bounds, within, ask.traits, ask.worker)?;
+                let parts = &ask.dids[*number];
+                let users = did.users(ask.morsel, parts, within, ask.traits, ask.worker)?;
                 Found::certain(users)
             }
             Self::Trait(condition) => trait_users(condition, within, ask.traits, ask.worker),
