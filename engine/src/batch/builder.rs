@@ -411,58 +411,15 @@ impl BatchColumns {
 
     fn check(self) -> Result<EventBatch, BatchError> {
         let rows = self.times.len();
-        let fail = |row: usize, field: &str, problem| {
-            Err(BatchError {
-                row,
-                field: field.to_owned(),
-                problem,
-            })
-        };
-        if rows > limits::MAX_BATCH_ROWS {
-            return fail(
-                0,
-                "batch",
-                BatchProblem::TooMany {
-                    count: rows,
-                    limit: limits::MAX_BATCH_ROWS,
-                },
-            );
-        }
-        if self.properties.len() > limits::MAX_BATCH_PROPERTIES {
-            let count = self.properties.len();
-            let limit = limits::MAX_BATCH_PROPERTIES;
-            return fail(0, "batch", BatchProblem::TooMany { count, limit });
-        }
-        for (field, found) in [
-            ("user_id", self.users.len()),
-            ("event", self.events.codes.len()),
-        ] {
-            if found != rows {
-                return fail(
-                    0,
-                    field,
-                    BatchProblem::LengthMismatch {
-                        found,
-                        expected: rows,
-                    },
-                );
-            }
-        }
+        check_count(rows, limits::MAX_BATCH_ROWS)?;
+        check_count(self.properties.len(), limits::MAX_BATCH_PROPERTIES)?;
+        check_length("user_id", self.users.len(), rows)?;
+        check_length("event", self.events.codes.len(), rows)?;
         if let IdColumn::Text(ids) = &self.users {
             check_names(ids, "user_id", false)?;
         }
         if let Some(ids) = &self.message_ids {
-            if ids.codes.len() != rows {
-                let found = ids.codes.len();
-                return fail(
-                    0,
-                    "message_id",
-                    BatchProblem::LengthMismatch {
-                        found,
-                        expected: rows,
-                    },
-                );
-            }
+            check_length("message_id", ids.codes.len(), rows)?;
             check_names(ids, "message_id", true)?;
         }
         check_properties(&self.properties, rows)?;
@@ -481,6 +438,28 @@ impl BatchColumns {
             properties,
         })
     }
+}
+
+fn check_count(count: usize, limit: usize) -> Result<(), BatchError> {
+    if count <= limit {
+        return Ok(());
+    }
+    Err(BatchError {
+        row: 0,
+        field: "batch".to_owned(),
+        problem: BatchProblem::TooMany { count, limit },
+    })
+}
+
+fn check_length(field: &str, found: usize, expected: usize) -> Result<(), BatchError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(BatchError {
+        row: 0,
+        field: field.to_owned(),
+        problem: BatchProblem::LengthMismatch { found, expected },
+    })
 }
 
 /// Ids and names: codes in range, 1..=255 bytes (0 where `may_be_empty`).

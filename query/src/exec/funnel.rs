@@ -21,7 +21,7 @@ use crate::tally::{FunnelTally, histogram};
 
 use super::Executor;
 use super::control::{Control, QueryError, Reservation};
-use super::gather::RowRef;
+use super::gather::{Gather, RowRef};
 use super::morsel::{self, Morsel};
 use super::ordered::Ordered;
 use super::scan::Scan;
@@ -418,25 +418,12 @@ impl<'a> PreparedFunnel<'a> {
             if index % USERS_BETWEEN_CHECKS == 0 {
                 worker.control.check()?;
             }
-            let own = gather.events(index);
-            let events = UserEvents {
-                times: &gather.times[own.clone()],
-                steps: &gather.masks[own.clone()],
-                excluded: excluded.get(own.clone()).unwrap_or_default(),
-                positions: &[],
-                held: match self.funnel.holding.is_empty() {
-                    true => Held::Nothing,
-                    false => {
-                        let ids = lists.slice(own.clone(), &mut ends);
-                        Held::Ids { ends: &ends, ids }
-                    }
-                },
-            };
+            let low = gather.lows[index];
             let user = User {
-                ordinal: u32::from(morsel.key) << 16 | u32::from(gather.lows[index]),
-                low: gather.lows[index],
-                events,
-                rows: &gather.rows[own],
+                ordinal: u32::from(morsel.key) << 16 | u32::from(low),
+                low,
+                events: self.events(gather, index, &excluded, &lists, &mut ends),
+                rows: &gather.rows[gather.events(index)],
             };
             let mut failed = Ok(());
             let emit = |found: Result<Found<'_>, Corruption>| {
@@ -455,6 +442,33 @@ impl<'a> PreparedFunnel<'a> {
             failed?;
         }
         Ok(())
+    }
+}
+
+impl PreparedFunnel<'_> {
+    /// The events of a gathered user as the matcher takes them. `ends` is working memory.
+    fn events<'g>(
+        &self,
+        gather: &'g Gather<'_>,
+        index: usize,
+        excluded: &'g [bool],
+        lists: &'g Lists<u32>,
+        ends: &'g mut Vec<u32>,
+    ) -> UserEvents<'g> {
+        let own = gather.events(index);
+        let held = if self.funnel.holding.is_empty() {
+            Held::Nothing
+        } else {
+            let ids = lists.slice(own.clone(), ends);
+            Held::Ids { ends, ids }
+        };
+        UserEvents {
+            times: &gather.times[own.clone()],
+            steps: &gather.masks[own.clone()],
+            excluded: excluded.get(own).unwrap_or_default(),
+            positions: &[],
+            held,
+        }
     }
 }
 

@@ -144,6 +144,9 @@ fn compare(model: &ModelStore, executor: &Executor, funnel: &Funnel) -> Result<(
     let as_of = executor.as_of();
     let judged = model.funnel(funnel, as_of).unwrap();
     prop_assert_eq!(&judged.rows, &executor.funnel(funnel).unwrap().rows);
+    let counted = funnel.clone().without_times();
+    let judged = model.funnel(&counted, as_of).unwrap();
+    prop_assert_eq!(&judged.rows, &executor.funnel(&counted).unwrap().rows);
     let values = ["id", "r"];
     let judged = model.funnel_users(funnel, &values, as_of).unwrap();
     let found = executor.funnel_users(funnel, &values).unwrap();

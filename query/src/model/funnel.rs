@@ -360,6 +360,7 @@ fn rows(funnel: &Funnel, group: &Group, counts: &Counts) -> Vec<FunnelRow> {
     let start = counts.times[0].len();
     let mut previous = None;
     let mut rows = Vec::new();
+    let wanted = |seconds: Option<f64>| seconds.filter(|_| funnel.times);
     for (step, times) in counts.times.iter().enumerate() {
         let users = times.len();
         rows.push(FunnelRow {
@@ -370,9 +371,9 @@ fn rows(funnel: &Funnel, group: &Group, counts: &Counts) -> Vec<FunnelRow> {
             users: users as u64,
             from_start: rate(users, start),
             from_previous: previous.and_then(|previous| rate(users, previous)),
-            median_seconds: median(times),
-            mean_seconds: mean(times),
-            p90_seconds: p90(times),
+            median_seconds: wanted(median(times)),
+            mean_seconds: wanted(mean(times)),
+            p90_seconds: wanted(p90(times)),
             incomplete: funnel.within.map(|_| counts.open),
         });
         if !funnel.steps[step].optional {
