@@ -69,8 +69,8 @@ fn read_run(
     };
     let mut users = UserStarts::default();
     for (key, _) in run.users()?.keys() {
-        run.user_starts(key, &mut users)?;
-        for (place, &low) in users.lows.iter().enumerate() {
+        run.user_starts(key, 0..1 << 16, &mut users)?;
+        for (place, low) in users.users.iter().enumerate() {
             let rows = users.starts[place]..users.starts[place + 1];
             let times = run.times(rows.clone())?;
             let ties = run.ties(rows.clone())?;

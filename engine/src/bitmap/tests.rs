@@ -172,6 +172,9 @@ proptest! {
                 view.and_into(key, &mut words);
                 view.and_not_into(key, &mut words);
                 if let Some(container) = view.container(key) {
+                    let mut lows = Vec::new();
+                    container.common(&words, &mut lows);
+                    container.for_each_of(&[3, 70, 60_000], |_, _| {});
                     let table = vec![0; container.cardinality as usize + 1];
                     container.spread(&table, &mut vec![0; 65_537]);
                 }
@@ -183,6 +186,28 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn common_members_and_their_ranks(users in ordinals(), wanted in prop::collection::btree_set(any::<u16>(), 0..300), optimize: bool) {
+        let bytes = roaring_bytes(&users, optimize);
+        for container in BitmapView::open(&bytes).unwrap().containers() {
+            let members: Vec<u16> = container.iter().collect();
+            // Some of each: members, their neighbours, others.
+            let mut wanted = wanted.clone();
+            wanted.extend(members.iter().step_by(7));
+            wanted.extend(members.iter().step_by(11).map(|low| low.wrapping_add(1)));
+            let words: Words = wanted.iter().copied().collect();
+            let expected: Vec<u16> = members.iter().copied().filter(|low| wanted.contains(low)).collect();
+            let mut found = Vec::new();
+            container.common(&words, &mut found);
+            prop_assert_eq!(&found, &expected);
+            let lows: Vec<u16> = wanted.into_iter().collect();
+            let mut ranked = Vec::new();
+            container.for_each_of(&lows, |low, rank| ranked.push((low, rank)));
+            let rank = |low: u16| members.partition_point(|&member| member < low) as u32;
+            prop_assert!(ranked.into_iter().eq(expected.into_iter().map(|low| (low, rank(low)))));
+        }
+    }
 
     #[test]
     fn spreading_looks_up_ranks(users in ordinals(), optimize: bool) {

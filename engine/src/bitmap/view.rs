@@ -271,6 +271,14 @@ impl<'a> BitmapView<'a> {
         }
     }
 
+    /// Appends those of `wanted` that are users of container `key` to `lows`, ascending.
+    pub fn common(&self, key: u16, wanted: &Words, lows: &mut Vec<u16>) {
+        if let Ok(index) = self.position(key) {
+            self.container_from(index, self.data_of(index), 0)
+                .common(wanted, lows);
+        }
+    }
+
     /// Keeps in `words` only the users of container `key`.
     pub fn and_into(&self, key: u16, words: &mut Words) {
         match self.position(key) {
@@ -440,39 +448,90 @@ impl<'a> ContainerView<'a> {
         }
     }
 
-    /// Calls `visit` with each member that is in `wanted` too, ascending, and with the number of
-    /// members below it.
-    pub fn for_each_in(&self, wanted: &Words, mut visit: impl FnMut(u16, u32)) {
+    /// Appends the members that are in `wanted` too to `lows`, ascending.
+    pub fn common(&self, wanted: &Words, lows: &mut Vec<u16>) {
         match self.values {
-            Stored::Array(lows) => {
-                let lows = lows.iter().map(|&bytes| u16::from_le_bytes(bytes));
-                for (low, rank) in lows.zip(0..) {
-                    if wanted.contains(low) {
-                        visit(low, rank);
+            Stored::Array(stored) => {
+                // Which are common is hard to foresee, so each is written and mostly overwritten.
+                let start = lows.len();
+                lows.resize(start + stored.len(), 0);
+                let mut end = start;
+                for &bytes in stored {
+                    let low = u16::from_le_bytes(bytes);
+                    lows[end] = low;
+                    end += usize::from(wanted.contains(low));
+                }
+                lows.truncate(end);
+            }
+            Stored::Bits(words) => {
+                let words = words.iter().zip(wanted.as_slice()).enumerate();
+                for (number, (&word, &wanted)) in words {
+                    let mut rest = u64::from_le_bytes(word) & wanted;
+                    while rest != 0 {
+                        lows.push((number * 64) as u16 | rest.trailing_zeros() as u16);
+                        rest &= rest - 1;
+                    }
+                }
+            }
+            Stored::Runs(runs) => {
+                let stored = runs.iter().flat_map(|&run| run_of(run));
+                lows.extend(
+                    stored
+                        .map(|low| low as u16)
+                        .filter(|&low| wanted.contains(low)),
+                );
+            }
+        }
+    }
+
+    /// Calls `visit` with those of `lows`, which ascend, that are members, each with the number of
+    /// members below it. Cost: a look at every member, or at every 64.
+    pub fn for_each_of(&self, lows: &[u16], mut visit: impl FnMut(u16, u32)) {
+        match self.values {
+            Stored::Array(stored) => {
+                let mut at = 0;
+                for &low in lows {
+                    let rest = stored.get(at..).unwrap_or_default();
+                    let ahead = rest
+                        .iter()
+                        .take_while(|&&bytes| u16::from_le_bytes(bytes) < low);
+                    at += ahead.count();
+                    let found = stored.get(at).map(|&bytes| u16::from_le_bytes(bytes));
+                    if found == Some(low) {
+                        visit(low, at as u32);
                     }
                 }
             }
             Stored::Bits(words) => {
-                let mut before = 0;
-                let wanted = wanted.as_slice().iter();
-                for ((number, &word), &wanted) in (0..).zip(words).zip(wanted) {
-                    let members = u64::from_le_bytes(word);
-                    let mut rest = members & wanted;
-                    while rest != 0 {
-                        let bit = rest.trailing_zeros();
-                        let below = members & ((1 << bit) - 1);
-                        visit(number << 6 | bit as u16, before + below.count_ones());
-                        rest &= rest - 1;
+                let (mut at, mut before) = (0, 0);
+                for &low in lows {
+                    let number = usize::from(low >> 6);
+                    for &word in words.get(at..number).unwrap_or_default() {
+                        before += u64::from_le_bytes(word).count_ones();
                     }
-                    before += members.count_ones();
+                    at = at.max(number);
+                    let word = words.get(number).copied().map_or(0, u64::from_le_bytes);
+                    let bit = low & 63;
+                    if word >> bit & 1 != 0 {
+                        visit(low, before + (word & ((1 << bit) - 1)).count_ones());
+                    }
                 }
             }
             Stored::Runs(runs) => {
-                let mut before = 0;
-                for run in runs.iter().map(|&run| run_of(run)) {
-                    let found = run.clone().filter(|&low| wanted.contains(low as u16));
-                    found.for_each(|low| visit(low as u16, before + low - run.start));
-                    before += run.len() as u32;
+                let (mut at, mut before) = (0, 0);
+                for &low in lows {
+                    let place = u32::from(low);
+                    while let Some(run) = runs.get(at).map(|&run| run_of(run)) {
+                        if place < run.end {
+                            break;
+                        }
+                        before += run.len() as u32;
+                        at += 1;
+                    }
+                    match runs.get(at).map(|&run| run_of(run)) {
+                        Some(run) if run.start <= place => visit(low, before + place - run.start),
+                        _ => {}
+                    }
                 }
             }
         }
@@ -575,7 +634,15 @@ impl<'a> ContainerView<'a> {
     pub fn or_into(&self, words: &mut Words) {
         match self.values {
             Stored::Array(lows) => {
-                words.extend(lows.iter().map(|&bytes| u16::from_le_bytes(bytes)));
+                // Neighbours fall into the same word and wait for each other; halves do not.
+                let (left, right) = lows.split_at(lows.len() / 2);
+                for (&one, &other) in left.iter().zip(right) {
+                    words.insert(u16::from_le_bytes(one));
+                    words.insert(u16::from_le_bytes(other));
+                }
+                if let Some(&last) = lows.last() {
+                    words.insert(u16::from_le_bytes(last));
+                }
             }
             Stored::Bits(stored) => zip(words, stored, |word, stored| *word |= stored),
             Stored::Runs(runs) => runs.iter().for_each(|&run| words.insert_range(run_of(run))),

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 use super::layout::{Footer, HEADER_BYTES, RunIndex};
 use super::model::{self, PROPERTIES, Row};
 use super::{BuildOptions, Partition, Segment, UserStarts, build};
-use crate::bitmap::Words;
 use crate::error::Corruption;
 use crate::format::{BlockRef, checksum};
 use crate::time::MICROS_PER_DAY;
@@ -57,7 +56,7 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
             results.push(run.row_starts(key, &mut starts));
             let mut found = UserStarts::default();
             results.push(run.user_starts(key, 0..1_000, &mut found));
-            let wanted = Words::of_range(0..40);
+            let wanted: Vec<u16> = (0..40).collect();
             results.push(run.rows_of_users(key, &wanted, |_, rows| {
                 assert!(rows.end <= run.rows());
             }));

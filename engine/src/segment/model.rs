@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{NameRun, Partition, Segment, SegmentImage, UserStarts};
 use crate::batch::testing::{bits, column_of, rows_of};
 use crate::batch::{Property, ResolvedBatch, TextColumn};
-use crate::bitmap::{BitmapView, Words, split};
+use crate::bitmap::{BitmapView, split};
 use crate::time::{MICROS_PER_DAY, day_of};
 use crate::value::Value;
 
@@ -380,7 +380,7 @@ fn check_user_rows(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
             dense = low + 1;
         }
         assert!(starts[dense..].iter().all(|&start| start == expected.end));
-        let wanted: Words = (0..65_536u32).step_by(3).map(|low| low as u16).collect();
+        let wanted: Vec<u16> = (0..65_536u32).step_by(3).map(|low| low as u16).collect();
         let mut visited = Vec::new();
         run.rows_of_users(key, &wanted, |low, rows| visited.push((low, rows)))
             .unwrap();

@@ -191,16 +191,15 @@ impl<'a> NameRun<'a> {
         self.first_rows(&place, users, &mut found.starts)
     }
 
-    /// Calls `visit` with the rows of those users of container `key` that are in `wanted`,
-    /// ascending. Costs grow with the users asked for: groups of 256 users that none of them is
-    /// in are not decoded.
+    /// Calls `visit` with the rows of those users of container `key` whose low halves are among
+    /// `lows`, which ascend. Groups of 256 users that none of them is in are not decoded.
     ///
     /// # Errors
     /// Where stored bytes are damaged; some rows were given by then.
     pub fn rows_of_users(
         &self,
         key: u16,
-        wanted: &Words,
+        lows: &[u16],
         mut visit: impl FnMut(u16, Range<u32>),
     ) -> Result<(), Corruption> {
         let Some(place) = self.container(key)? else {
@@ -209,7 +208,7 @@ impl<'a> NameRun<'a> {
         let (sealed, index) = (&self.segment.sealed, self.index()?);
         let mut cursor = counts::GroupCursor::open(sealed, index, place.users.clone())?;
         let mut result = Ok(());
-        place.container.for_each_in(wanted, |low, rank| {
+        place.container.for_each_of(lows, |low, rank| {
             if result.is_err() {
                 return;
             }

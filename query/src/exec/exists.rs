@@ -179,12 +179,13 @@ impl<'a> Exists<'a> {
         if open.is_empty() {
             return Ok(found);
         }
+        let mut candidates = Vec::new();
         for source in &self.sources {
             match source {
                 Source::Users(_) => continue,
                 Source::Edge { run, users } => {
-                    let mut candidates = open.clone();
-                    users.and_into(morsel.key, &mut candidates);
+                    candidates.clear();
+                    users.common(morsel.key, &open, &mut candidates);
                     rows_in_range(*run, morsel.key, self.scan.range, &candidates, &mut found)?;
                 }
                 Source::Rows(scan) => {
@@ -243,12 +244,12 @@ fn value_users<'a>(
     }
 }
 
-/// Adds to `found` those of `candidates` that have a row of the run in the range.
+/// Adds to `found` those of `candidates`, ascending, that have a row of the run in the range.
 pub(crate) fn rows_in_range(
     run: NameRun<'_>,
     key: u16,
     range: TimeRange,
-    candidates: &Words,
+    candidates: &[u16],
     found: &mut Words,
 ) -> Result<(), Corruption> {
     let rows = run.container_rows(key)?;

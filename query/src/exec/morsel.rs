@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pugmark_engine::bitmap::CONTAINER_BITS;
@@ -70,11 +71,14 @@ pub(crate) fn run<S: Send>(
         return Ok(vec![worker()?]);
     }
     let results: Vec<Result<S, QueryError>> = crossbeam::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|_| worker())).collect();
-        let joined = workers
+        // The calling thread is one of them.
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|_| worker())).collect();
+        let own = std::panic::catch_unwind(AssertUnwindSafe(worker));
+        let own = own.unwrap_or(Err(QueryError::Panicked));
+        let joined = others
             .into_iter()
             .map(|worker| worker.join().unwrap_or(Err(QueryError::Panicked)));
-        joined.collect()
+        std::iter::once(own).chain(joined).collect()
     })
     .map_err(|_| QueryError::Panicked)?;
     first_cause(results)

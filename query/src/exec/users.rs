@@ -468,9 +468,10 @@ impl<'a> Known<'a> {
             users.or_into(morsel.key, &mut known);
         }
         for run in &self.edges {
-            let mut candidates = Words::new();
-            run.users()?.or_into(morsel.key, &mut candidates);
-            candidates.and_not(&known);
+            let mut unknown = Words::of_range(morsel.lows.clone());
+            unknown.and_not(&known);
+            let mut candidates = Vec::new();
+            run.users()?.common(morsel.key, &unknown, &mut candidates);
             rows_in_range(*run, morsel.key, self.range, &candidates, &mut known)?;
         }
         known.restrict(morsel.lows.clone());
