@@ -25,6 +25,7 @@ mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
+mod sum;
 pub mod tally;
 #[cfg(test)]
 mod testing;

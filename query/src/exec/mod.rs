@@ -9,6 +9,7 @@
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
+//! each_user questions that look at one user's events after the other
 //! funnel    gathered events through the matcher
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
@@ -18,6 +19,7 @@
 
 mod control;
 mod did;
+mod each_user;
 mod exists;
 mod filter;
 mod funnel;
