@@ -3,7 +3,7 @@
 //! The way of a question:
 //!
 //! ```text
-//! behaviour   Condition -> Segment, Funnel      what is asked, typed and validated
+//! behaviour   Condition -> Segment, Funnel …    what is asked, typed and validated
 //!    |
 //! kernel      one user's ordered events -> (level, chain), did or did not
 //!    |                                          pure functions over slices
@@ -32,8 +32,9 @@ mod testing;
 mod zone;
 
 pub use behaviour::{
-    Condition, Did, Funnel, Literal, Operand, Segment, Span, any, days, did, event, event_name,
-    everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+    Condition, Did, Funnel, Lifecycle, Literal, Operand, Retention, Segment, Span, Stickiness, any,
+    days, did, event, event_name, everyone, hours, minutes, not, property, seconds, step, time,
+    timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

@@ -11,10 +11,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pugmark_engine::bitmap::Words;
 use pugmark_engine::{Corruption, Scalar, Value};
+use roaring::RoaringBitmap;
 
 use crate::behaviour::{Condition, Notices, Operand, Segment, Skipped, TimeRange, Truth};
 
-use super::Executor;
 use super::control::{Control, QueryError};
 use super::gather::RowRef;
 use super::morsel::{self, Morsel};
@@ -23,6 +23,7 @@ use super::traits::TraitTable;
 use super::users::PreparedUsers;
 use super::values::ValueReader;
 use super::worker::Worker;
+use super::{Executor, UserSet};
 
 /// What a question reads.
 #[derive(Clone, Debug)]
@@ -69,6 +70,36 @@ pub(super) trait Fold: Sync {
 
     /// About how many bytes a sum holds, for the memory budget.
     fn byte_len(&self, sum: &Self::Sum) -> usize;
+}
+
+/// The users for whom something holds.
+struct Chosen<B, K> {
+    begin: B,
+    keep: K,
+}
+
+impl<S: Send, B, K> Fold for Chosen<B, K>
+where
+    B: Fn() -> S + Sync,
+    K: Fn(&UserHistory<'_>, &mut S) -> bool + Sync,
+{
+    type Sum = (S, Vec<u32>);
+
+    fn begin(&self) -> Self::Sum {
+        ((self.begin)(), Vec::new())
+    }
+
+    fn user(&self, user: &UserHistory<'_>, sum: &mut Self::Sum) -> Result<(), QueryError> {
+        let (scratch, chosen) = sum;
+        if (self.keep)(user, scratch) {
+            chosen.push(user.ordinal);
+        }
+        Ok(())
+    }
+
+    fn byte_len(&self, (_, chosen): &Self::Sum) -> usize {
+        chosen.capacity() * size_of::<u32>()
+    }
 }
 
 impl UserHistory<'_> {
@@ -173,6 +204,36 @@ impl Executor {
     }
 }
 
+impl Executor {
+    /// The users whose events `keep` accepts; `begin` makes the working memory of a thread.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn users_who<S: Send>(
+        &self,
+        reads: &Reads<'_>,
+        begin: impl Fn() -> S + Sync,
+        keep: impl Fn(&UserHistory<'_>, &mut S) -> bool + Sync,
+    ) -> Result<UserSet, QueryError> {
+        let (sums, notices) = self.each_user(reads, &Chosen { begin, keep })?;
+        let ordinals = sums.into_iter().flat_map(|(_, chosen)| chosen);
+        Ok(UserSet {
+            ordinals: ordinals.collect(),
+            notices,
+            ..self.nobody()
+        })
+    }
+
+    /// The empty set.
+    pub(super) fn nobody(&self) -> UserSet {
+        UserSet {
+            snapshot: self.snapshot().clone(),
+            ordinals: RoaringBitmap::new(),
+            notices: Notices::default(),
+        }
+    }
+}
+
 impl<'a, 'q> Prepared<'a, 'q> {
     fn new(executor: &'a Executor, reads: &'q Reads<'q>) -> Result<Self, QueryError> {
         let snapshot = executor.snapshot();
@@ -206,8 +267,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         if users.is_empty() {
             return Ok(());
         }
-        let traits =
-            TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
+        let traits = TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
         let steps = self.reads.conditions.len();
         let Worker {
             gather,

@@ -11,6 +11,7 @@
 //! users     segments as bitmap algebra
 //! each_user questions that look at one user's events after the other
 //! funnel    gathered events through the matcher
+//! periods   calendar periods of one user's events: retention, lifecycle, stickiness
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
 //!
@@ -26,10 +27,16 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod lifecycle;
 mod morsel;
 mod ordered;
+#[cfg(test)]
+mod period_tests;
+mod periods;
+mod retention;
 mod scan;
 mod steps;
+mod stickiness;
 #[cfg(test)]
 mod tests;
 mod traits;
