@@ -7,11 +7,8 @@ use crate::behaviour::{Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus
 
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
-use super::periods::Periods;
+use super::periods::{ENTRY_BYTES, Periods, added_up};
 use super::{Executor, UserSet};
-
-/// About what an entry of a map costs.
-const ENTRY_BYTES: usize = 96;
 
 /// What a question reads, and the periods that it has rows for.
 struct Asked<'q> {
@@ -86,10 +83,7 @@ impl Executor {
             return Ok(LifecycleResult::default());
         };
         let (sums, notices) = self.each_user(&reads, &Table { lifecycle, periods })?;
-        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
-        for (key, users) in sums.into_iter().flat_map(|(_, sum)| sum) {
-            *counts.entry(key).or_default() += users;
-        }
+        let counts = added_up(sums.into_iter().map(|(_, counts)| counts));
         let rows = counts.into_iter().map(|((number, status), users)| {
             let period = lifecycle.zone.numbered(lifecycle.period, number);
             LifecycleRow {

@@ -1,6 +1,11 @@
-//! The calendar periods of times, told apart by consecutive numbers.
+//! The calendar periods of times, told apart by consecutive numbers, and counts of users in them.
+
+use std::collections::BTreeMap;
 
 use crate::zone::{Bucket, CalendarUnit, Zone};
+
+/// About what an entry of a map of counts costs.
+pub(super) const ENTRY_BYTES: usize = 96;
 
 /// Numbers the periods of times. Fast where times that follow each other mostly share a period.
 #[derive(Clone, Debug)]
@@ -45,4 +50,15 @@ impl<'q> Periods<'q> {
         }
         passed
     }
+}
+
+/// The counts of all threads.
+pub(super) fn added_up<K: Ord>(
+    threads: impl Iterator<Item = BTreeMap<K, u64>>,
+) -> BTreeMap<K, u64> {
+    let mut whole = BTreeMap::new();
+    for (key, users) in threads.flatten() {
+        *whole.entry(key).or_default() += users;
+    }
+    whole
 }

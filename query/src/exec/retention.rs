@@ -8,7 +8,7 @@ use crate::behaviour::{
 
 use super::control::{Control, QueryError};
 use super::each_user::{Fold, Reads, UserHistory};
-use super::periods::Periods;
+use super::periods::{ENTRY_BYTES, Periods};
 use super::{Executor, UserSet};
 
 /// Places of the conditions in [`Reads`].
@@ -18,9 +18,6 @@ const RETURNS: usize = 1;
 /// Periods after a cohort's own that are counted in an array. Later ones are rare: eleven years of
 /// days, but five months of hours.
 const NEAR: u64 = 4_096;
-
-/// About what an entry of a map costs.
-const ENTRY_BYTES: usize = 96;
 
 /// One user's cohorts, and working memory for them.
 struct Own<'q> {
@@ -225,6 +222,26 @@ impl Executor {
     ///
     /// Reads the events that satisfy either condition once; without `periods` also those that are
     /// later than the period of the last of them.
+    ///
+    /// ```
+    /// use pugmark_engine::{BatchBuilder, Store};
+    /// use pugmark_query::{Executor, Retention, any};
+    /// # let directory = tempfile::tempdir()?;
+    /// const DAY: i64 = 86_400_000_000;
+    /// let store = Store::builder(directory.path()).open()?;
+    /// let mut batch = BatchBuilder::new();
+    /// batch.event("ann", 0, "sign up");
+    /// batch.event("bob", 1, "sign up");
+    /// batch.event("bob", DAY, "visit");
+    /// store.append(batch.finish()?)?;
+    /// let executor = Executor::new(store.snapshot()?);
+    /// let daily = Retention::new("sign up", any());
+    /// let rows = executor.retention(&daily)?.rows;
+    /// assert_eq!((rows[1].k, rows[1].size, rows[1].users), (1, 2, 1));
+    /// let back = executor.retention_users(&daily, rows[1].cohort, rows[1].k)?;
+    /// assert_eq!(back.ids()?, ["bob"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// See [`QueryError`].

@@ -6,11 +6,8 @@ use crate::behaviour::{Stickiness, StickinessResult, StickinessRow};
 
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
-use super::periods::Periods;
+use super::periods::{ENTRY_BYTES, Periods, added_up};
 use super::{Executor, UserSet};
-
-/// About what an entry of a map costs.
-const ENTRY_BYTES: usize = 96;
 
 /// The two calendars of a question.
 struct Calendars<'q> {
@@ -84,10 +81,7 @@ impl Executor {
         stickiness.validate()?;
         let reads = self.stickiness_reads(stickiness);
         let (sums, notices) = self.each_user(&reads, &Table(stickiness))?;
-        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
-        for (key, users) in sums.into_iter().flat_map(|(_, sum)| sum) {
-            *counts.entry(key).or_default() += users;
-        }
+        let counts = added_up(sums.into_iter().map(|(_, counts)| counts));
         let rows = counts.into_iter().map(|((number, units), users)| {
             let period = stickiness.zone.numbered(stickiness.period, number);
             StickinessRow {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::{ModelEvent, ModelStore, Row, Traits};
 use crate::behaviour::{Condition, Segment, Skipped, TimeRange};
 use crate::error::Invalid;
-use crate::zone::{Bucket, CalendarUnit, Zone};
+use crate::zone::{CalendarUnit, Zone};
 
 /// One user's events in a range, in total order.
 pub(super) struct Own<'a> {
@@ -54,11 +54,6 @@ impl ModelStore {
         });
         Ok(owns.collect())
     }
-}
-
-/// The bucket that comes `count` after another.
-pub(super) fn bucket_after(zone: &Zone, unit: CalendarUnit, bucket: Bucket, count: u64) -> Bucket {
-    (0..count).fold(bucket, |bucket, _| zone.bucket(unit, bucket.end))
 }
 
 /// How many buckets the one that starts at `to` comes after the one that starts at `from`.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::ModelStore;
-use super::periods::{Own, bucket_after, buckets_between};
+use super::periods::{Own, buckets_between};
 use crate::behaviour::{Notices, Retention, RetentionResult, RetentionRow, ReturnMode};
 use crate::error::Invalid;
 
@@ -41,20 +41,22 @@ impl ModelStore {
                 Some(periods) => periods,
                 None => buckets_between(zone, *period, cohort, last),
             };
+            let mut bucket = zone.bucket(*period, cohort);
             for k in 0..=most {
+                let next = zone.bucket(*period, bucket.end);
+                // Whoever starts at the end of the period is the last to finish the k-th after it.
+                let ends = if retention.rolling { next } else { bucket };
                 let back = members.iter().filter(|one| one.counts(retention.mode, k));
                 let users = back.count();
-                // Whoever starts at the end of the period is the last to finish the k-th after it.
-                let ends = if retention.rolling { k + 1 } else { k };
-                let own = zone.bucket(*period, cohort);
                 rows.push(RetentionRow {
                     cohort,
                     size: members.len() as u64,
                     k,
                     users: users as u64,
                     rate: users as f64 / members.len() as f64,
-                    incomplete: bucket_after(zone, *period, own, ends).end > as_of,
+                    incomplete: ends.end > as_of,
                 });
+                bucket = next;
             }
         }
         Ok(RetentionResult {
