@@ -3,7 +3,7 @@
 //! The way of a question:
 //!
 //! ```text
-//! behaviour   Condition -> Segment, Funnel      what is asked, typed and validated
+//! behaviour   Condition -> Segment, Funnel …    what is asked, typed and validated
 //!    |
 //! kernel      one user's ordered events -> (level, chain), did or did not
 //!    |                                          pure functions over slices
@@ -25,14 +25,16 @@ mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
+mod sum;
 pub mod tally;
 #[cfg(test)]
 mod testing;
 mod zone;
 
 pub use behaviour::{
-    Condition, Did, Funnel, Literal, Operand, Segment, Span, any, days, did, event, event_name,
-    everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+    Condition, Did, Funnel, Lifecycle, Literal, Operand, Retention, Segment, Span, Stickiness, any,
+    days, did, event, event_name, everyone, hours, minutes, not, property, seconds, step, time,
+    timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

@@ -320,9 +320,14 @@ impl Condition {
     /// # Errors
     /// Names `condition`.
     pub fn validate(&self) -> Result<(), Invalid> {
+        self.validate_as("condition")
+    }
+
+    /// As [`Condition::validate`], of the condition that is the option `option`.
+    pub(crate) fn validate_as(&self, option: &'static str) -> Result<(), Invalid> {
         if self.deeper_than(MAX_DEPTH) {
             return Err(Invalid::new(
-                "condition",
+                option,
                 format!("nests AND, OR and NOT deeper than {MAX_DEPTH}"),
             ));
         }

@@ -1,4 +1,5 @@
-//! What is asked: conditions over one event, segments of users, funnels.
+//! What is asked: conditions over one event, segments of users, funnels, retention, lifecycle,
+//! stickiness.
 //!
 //! Plain data with builders that read like the question, and one `validate` for each question.
 //! Nothing here knows how events are stored or how a question is answered.
@@ -8,11 +9,14 @@ mod condition;
 mod did;
 mod evaluate;
 mod funnel;
+mod lifecycle;
 mod literal;
 mod pattern;
 mod range;
 mod result;
+mod retention;
 mod segment;
+mod stickiness;
 
 pub use analysis::{Names, Reads};
 pub use condition::{
@@ -24,10 +28,13 @@ pub(crate) use evaluate::scalars;
 pub use evaluate::{EventRow, Skipped};
 pub(crate) use funnel::DEFAULT_TOP;
 pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
+pub use lifecycle::{Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus};
 pub(crate) use literal::compare_exactly;
 pub use literal::{Literal, compare, timestamp};
 pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds};
 pub use result::{
     ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
 };
+pub use retention::{Retention, RetentionResult, RetentionRow, ReturnMode};
 pub use segment::{Segment, everyone, not, traits, users};
+pub use stickiness::{Stickiness, StickinessResult, StickinessRow};

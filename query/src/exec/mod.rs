@@ -9,7 +9,9 @@
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
+//! each_user questions that look at one user's events after the other
 //! funnel    gathered events through the matcher
+//! periods   calendar periods of one user's events: retention, lifecycle, stickiness
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
 //!
@@ -18,16 +20,23 @@
 
 mod control;
 mod did;
+mod each_user;
 mod exists;
 mod filter;
 mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod lifecycle;
 mod morsel;
 mod ordered;
+#[cfg(test)]
+mod period_tests;
+mod periods;
+mod retention;
 mod scan;
 mod steps;
+mod stickiness;
 #[cfg(test)]
 mod tests;
 mod traits;

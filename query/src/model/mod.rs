@@ -19,7 +19,11 @@
 
 mod chains;
 mod funnel;
+mod lifecycle;
+mod periods;
+mod retention;
 mod segment;
+mod stickiness;
 
 #[cfg(test)]
 pub(crate) use funnel::JudgedChain;

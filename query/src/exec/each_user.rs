@@ -1,0 +1,332 @@
+//! Questions that look at one user's events after the other and add up.
+//!
+//! Such a question names conditions and operands. The events in the range that satisfy any of the
+//! conditions are gathered, and each user's, in total order, are handed to a [`Fold`]. Sums of
+//! threads merge in any order, so they must be sums, counts or sets: nothing that depends on which
+//! user came first.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use pugmark_engine::bitmap::Words;
+use pugmark_engine::{Corruption, Scalar, Value};
+use roaring::RoaringBitmap;
+
+use crate::behaviour::{Condition, Notices, Operand, Segment, Skipped, TimeRange, Truth};
+
+use super::control::{Control, QueryError};
+use super::gather::RowRef;
+use super::morsel::{self, Morsel};
+use super::scan::Scan;
+use super::traits::TraitTable;
+use super::users::PreparedUsers;
+use super::values::ValueReader;
+use super::worker::Worker;
+use super::{Executor, UserSet};
+
+/// What a question reads.
+#[derive(Clone, Debug)]
+pub(super) struct Reads<'q> {
+    /// At most 64.
+    pub(super) conditions: Vec<&'q Condition>,
+    pub(super) range: TimeRange,
+    /// Only these users, where given.
+    pub(super) users: Option<&'q Segment>,
+    /// What is read of events besides.
+    pub(super) operands: Vec<&'q Operand>,
+}
+
+/// One user's events that satisfy any condition, in total order.
+pub(super) struct UserHistory<'m> {
+    pub(super) ordinal: u32,
+    /// Microseconds since 1970-01-01 UTC.
+    pub(super) times: &'m [i64],
+    /// Bit `i` of an event: it satisfies condition `i`.
+    pub(super) masks: &'m [u64],
+    rows: &'m [RowRef],
+    low: u16,
+    of: &'m MorselValues<'m>,
+}
+
+/// Reads values of a morsel's events.
+struct MorselValues<'m> {
+    scan: &'m Scan<'m>,
+    operands: &'m [&'m Operand],
+    traits: &'m TraitTable,
+    readers: RefCell<Vec<ValueReader<'m, 'm>>>,
+}
+
+/// What is made of the users' events.
+pub(super) trait Fold: Sync {
+    /// What a thread adds up.
+    type Sum: Send;
+
+    /// The sum over nobody.
+    fn begin(&self) -> Self::Sum;
+
+    /// Adds a user, who has one event at least.
+    fn user(&self, user: &UserHistory<'_>, sum: &mut Self::Sum) -> Result<(), QueryError>;
+
+    /// About how many bytes a sum holds, for the memory budget.
+    fn byte_len(&self, sum: &Self::Sum) -> usize;
+}
+
+/// The users for whom something holds.
+struct Chosen<B, K> {
+    begin: B,
+    keep: K,
+}
+
+impl<S: Send, B, K> Fold for Chosen<B, K>
+where
+    B: Fn() -> S + Sync,
+    K: Fn(&UserHistory<'_>, &mut S) -> bool + Sync,
+{
+    type Sum = (S, Vec<u32>);
+
+    fn begin(&self) -> Self::Sum {
+        ((self.begin)(), Vec::new())
+    }
+
+    fn user(&self, user: &UserHistory<'_>, sum: &mut Self::Sum) -> Result<(), QueryError> {
+        let (scratch, chosen) = sum;
+        if (self.keep)(user, scratch) {
+            chosen.push(user.ordinal);
+        }
+        Ok(())
+    }
+
+    fn byte_len(&self, (_, chosen): &Self::Sum) -> usize {
+        chosen.capacity() * size_of::<u32>()
+    }
+}
+
+impl UserHistory<'_> {
+    /// Number of events, at least 1.
+    pub(super) fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// True where the event satisfies the condition of this number.
+    pub(super) fn satisfies(&self, event: usize, condition: usize) -> bool {
+        self.masks[event] >> condition & 1 != 0
+    }
+
+    /// What the operand of this number is for an event.
+    pub(super) fn value(&self, operand: usize, event: usize) -> Result<Option<Value>, Corruption> {
+        match self.of.operands[operand] {
+            Operand::Property(_) => {
+                let mut readers = self.of.readers.borrow_mut();
+                readers[operand].value(self.of.scan, self.rows[event])
+            }
+            Operand::Trait(name) => Ok(self.of.traits.get(name, self.low).cloned()),
+            Operand::Time => Ok(Some(Value::Timestamp(self.times[event]))),
+            Operand::EventName => Ok(Some(Value::Text(self.name(event)?.into_owned()))),
+        }
+    }
+
+    /// The operand's value as text: of a multi-valued one the smallest.
+    pub(super) fn text(&self, operand: usize, event: usize) -> Result<Option<String>, Corruption> {
+        let value = self.value(operand, event)?;
+        let scalars = value.iter().flat_map(Value::scalars);
+        Ok(scalars
+            .map(|scalar| scalar.canonical_text().into_owned())
+            .min())
+    }
+
+    /// The numbers that the operand's value holds, added up; `None` where it holds none.
+    pub(super) fn number(&self, operand: usize, event: usize) -> Result<Option<f64>, Corruption> {
+        let value = self.value(operand, event)?;
+        let scalars = value.iter().flat_map(Value::scalars);
+        let numbers = scalars.filter_map(|scalar| match scalar {
+            Scalar::I64(number) => Some(number as f64),
+            Scalar::F64(number) if !number.is_nan() => Some(number),
+            _ => None,
+        });
+        Ok(numbers.fold(None, |sum, number| Some(sum.unwrap_or(0.0) + number)))
+    }
+
+    /// The event's name.
+    pub(super) fn name(&self, event: usize) -> Result<Cow<'_, str>, Corruption> {
+        let at = self.rows[event];
+        let run = self.of.scan.runs[at.run as usize].run;
+        if run.is_overflow() {
+            let names = run.overflow_names(at.row..at.row + 1)?;
+            return Ok(Cow::Owned(names.get(0).to_owned()));
+        }
+        Ok(Cow::Borrowed(run.name()))
+    }
+}
+
+/// A question made ready for a snapshot.
+struct Prepared<'a, 'q> {
+    scan: Scan<'a>,
+    reads: &'q Reads<'q>,
+    users: Option<PreparedUsers<'a>>,
+    traits: BTreeSet<String>,
+}
+
+impl Executor {
+    /// Runs a fold over all users; gives the sums of the threads.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn each_user<F: Fold>(
+        &self,
+        reads: &Reads<'_>,
+        fold: &F,
+    ) -> Result<(Vec<F::Sum>, Notices), QueryError> {
+        let control = Control::start(self.options());
+        let prepared = Prepared::new(self, reads)?;
+        let mut rows = BTreeMap::new();
+        prepared.scan.count_rows(&mut rows, true)?;
+        let morsels = morsel::cut(&rows, self.options().morsel_rows);
+        let begin = || (Worker::new(&control), control.reservation(), fold.begin());
+        let states = morsel::run(
+            &morsels,
+            self.threads(),
+            &control,
+            begin,
+            |(worker, memory, sum), morsel| {
+                worker.reserve()?;
+                prepared.morsel(self, morsel, fold, worker, sum)?;
+                memory.at_least(fold.byte_len(sum))
+            },
+        )?;
+        let mut skipped = Skipped::default();
+        let sums = states.into_iter().map(|(worker, _, sum)| {
+            skipped.merge(&worker.skipped);
+            sum
+        });
+        let sums = sums.collect();
+        Ok((sums, Notices { skipped }))
+    }
+}
+
+impl Executor {
+    /// The users whose events `keep` accepts; `begin` makes the working memory of a thread.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn users_who<S: Send>(
+        &self,
+        reads: &Reads<'_>,
+        begin: impl Fn() -> S + Sync,
+        keep: impl Fn(&UserHistory<'_>, &mut S) -> bool + Sync,
+    ) -> Result<UserSet, QueryError> {
+        let (sums, notices) = self.each_user(reads, &Chosen { begin, keep })?;
+        let ordinals = sums.into_iter().flat_map(|(_, chosen)| chosen);
+        Ok(UserSet {
+            ordinals: ordinals.collect(),
+            notices,
+            ..self.nobody()
+        })
+    }
+
+    /// The empty set.
+    pub(super) fn nobody(&self) -> UserSet {
+        UserSet {
+            snapshot: self.snapshot().clone(),
+            ordinals: RoaringBitmap::new(),
+            notices: Notices::default(),
+        }
+    }
+}
+
+impl<'a, 'q> Prepared<'a, 'q> {
+    fn new(executor: &'a Executor, reads: &'q Reads<'q>) -> Result<Self, QueryError> {
+        let snapshot = executor.snapshot();
+        let scan = Scan::prepare(snapshot, &reads.conditions, reads.range, false);
+        let mut traits = scan.traits.clone();
+        for operand in &reads.operands {
+            if let Operand::Trait(name) = operand {
+                traits.insert(name.clone());
+            }
+        }
+        let users = reads
+            .users
+            .map(|users| PreparedUsers::new(snapshot, users, executor.as_of()));
+        Ok(Self {
+            scan,
+            reads,
+            users: users.transpose()?,
+            traits,
+        })
+    }
+
+    fn morsel<F: Fold>(
+        &self,
+        executor: &Executor,
+        morsel: &Morsel,
+        fold: &F,
+        worker: &mut Worker<'_>,
+        sum: &mut F::Sum,
+    ) -> Result<(), QueryError> {
+        let users = self.candidates(morsel, worker)?;
+        if users.is_empty() {
+            return Ok(());
+        }
+        let traits = TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
+        let steps = self.reads.conditions.len();
+        let Worker {
+            gather,
+            skipped,
+            control,
+            ..
+        } = worker;
+        let among = |low| users.contains(low);
+        gather.fill(&self.scan, morsel, &among, &traits, steps, false, skipped)?;
+        let readers = self.reads.operands.iter().map(|operand| match operand {
+            Operand::Property(name) => ValueReader::new(name),
+            _ => ValueReader::new(""),
+        });
+        let values = MorselValues {
+            scan: &self.scan,
+            operands: &self.reads.operands,
+            traits: &traits,
+            readers: RefCell::new(readers.collect()),
+        };
+        for index in 0..gather.users() {
+            if index % USERS_BETWEEN_CHECKS == 0 {
+                control.check()?;
+            }
+            let own = gather.events(index);
+            let low = gather.lows[index];
+            let history = UserHistory {
+                ordinal: u32::from(morsel.key) << 16 | u32::from(low),
+                times: &gather.times[own.clone()],
+                masks: &gather.masks[own.clone()],
+                rows: &gather.rows[own],
+                low,
+                of: &values,
+            };
+            fold.user(&history, sum)?;
+        }
+        Ok(())
+    }
+
+    /// The users who may have an event that satisfies any condition.
+    fn candidates(&self, morsel: &Morsel, worker: &mut Worker<'_>) -> Result<Words, QueryError> {
+        let mut users = Words::new();
+        for run in &self.scan.runs {
+            let never = |condition: &Condition| {
+                matches!(
+                    condition,
+                    Condition::Constant(Truth::False | Truth::Unknown)
+                )
+            };
+            if !run.conditions.iter().all(never) {
+                run.run.users()?.or_into(morsel.key, &mut users);
+            }
+        }
+        users.restrict(morsel.lows.clone());
+        if let Some(wanted) = &self.users {
+            users.and(&wanted.users(morsel, worker)?);
+        }
+        Ok(users)
+    }
+}
+
+/// Users between two looks at whether to stop.
+const USERS_BETWEEN_CHECKS: usize = 1 << 8;
