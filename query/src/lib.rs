@@ -32,8 +32,10 @@ mod testing;
 mod zone;
 
 pub use behaviour::{
-    Condition, Did, Funnel, Literal, Operand, Segment, Span, any, days, did, event, event_name,
-    everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+    Affinity, AffinityResult, AffinityRow, Condition, Did, Funnel, Literal, Operand, PathDirection,
+    PathPer, PathRow, Paths, PathsResult, Segment, SessionRow, Sessions, SessionsResult, Span,
+    Trail, TrailRow, any, days, did, event, event_name, everyone, hours, minutes, not, property,
+    seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

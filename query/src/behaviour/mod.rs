@@ -1,19 +1,24 @@
-//! What is asked: conditions over one event, segments of users, funnels.
+//! What is asked: conditions over one event, segments of users, funnels, sessions, paths …
 //!
 //! Plain data with builders that read like the question, and one `validate` for each question.
 //! Nothing here knows how events are stored or how a question is answered.
 
+mod affinity;
 mod analysis;
 mod condition;
 mod did;
 mod evaluate;
 mod funnel;
 mod literal;
+mod paths;
 mod pattern;
 mod range;
 mod result;
 mod segment;
+mod sessions;
+mod trail;
 
+pub use affinity::{Affinity, AffinityResult, AffinityRow};
 pub use analysis::{Names, Reads};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
@@ -26,8 +31,11 @@ pub(crate) use funnel::DEFAULT_TOP;
 pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
 pub(crate) use literal::compare_exactly;
 pub use literal::{Literal, compare, timestamp};
+pub use paths::{PathDirection, PathPer, PathRow, Paths, PathsResult};
 pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds};
 pub use result::{
     ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
 };
 pub use segment::{Segment, everyone, not, traits, users};
+pub use sessions::{SessionRow, Sessions, SessionsResult};
+pub use trail::{Trail, TrailRow};

@@ -10,6 +10,9 @@
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
 //! each_user questions that look at one user's events after the other
+//! sessions  sessions, by their gaps                   paths    paths from their anchors
+//! affinity  baskets, then their pairs                 trail    one user's events
+//! intern    texts as numbers
 //! funnel    gathered events through the matcher
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
@@ -17,6 +20,9 @@
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
 //! alone, and answers merge by addition or union.
 
+mod affinity;
+#[cfg(test)]
+mod affinity_tests;
 mod control;
 mod did;
 mod each_user;
@@ -26,12 +32,18 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod intern;
 mod morsel;
 mod ordered;
+mod paths;
 mod scan;
+#[cfg(test)]
+mod sequence_tests;
+mod sessions;
 mod steps;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod traits;
 mod users;
 mod values;

@@ -17,9 +17,12 @@
 //! # Ok::<(), pugmark_query::Invalid>(())
 //! ```
 
+mod affinity;
 mod chains;
 mod funnel;
+mod paths;
 mod segment;
+mod sessions;
 
 #[cfg(test)]
 pub(crate) use funnel::JudgedChain;
