@@ -8,7 +8,7 @@
 use std::cmp::Reverse;
 use std::ops::Range;
 
-use crate::behaviour::{Affinity, AffinityResult, AffinityRow};
+use crate::behaviour::{Affinity, AffinityResult, AffinityRow, Notices};
 
 use super::Executor;
 use super::control::{Control, QueryError, Reservation};
@@ -38,41 +38,59 @@ impl Executor {
     pub fn affinity(&self, affinity: &Affinity) -> Result<AffinityResult, QueryError> {
         affinity.validate()?;
         let control = Control::start(self.options());
+        let (parts, notices) = self.contents(affinity, &control)?;
+        let found = result(affinity, parts, self.threads(), &control)?;
+        Ok(AffinityResult { notices, ..found })
+    }
+
+    /// What each thread finds; its threads have different users.
+    pub(super) fn contents<'c>(
+        &self,
+        affinity: &Affinity,
+        control: &'c Control,
+    ) -> Result<(Vec<Contents<'c>>, Notices), QueryError> {
         let reads = Reads {
             conditions: vec![&affinity.condition],
             range: affinity.range.resolve(self.as_of()),
             users: affinity.users.as_ref(),
             operands: [&affinity.item].into_iter().chain(&affinity.per).collect(),
         };
-        let fill = Fill {
-            per_user: affinity.per.is_none(),
-            control: &control,
-        };
-        let (parts, notices) = self.each_user_under(&control, &reads, &fill)?;
-        let mut whole = Contents::new(&control);
-        for part in parts {
-            control.check()?;
-            whole.merge(part, fill.per_user)?;
-        }
-        let (baskets, _memory) = Baskets::new(whole)?;
-        let pairs = baskets.pairs(affinity, self.threads(), &control)?;
-        let mut memory = control.reservation();
-        let mut rows = Vec::with_capacity(pairs.len());
-        for pair in &pairs {
-            let row = baskets.row(pair);
-            memory.grow(size_of::<AffinityRow>() + row.x.len() + row.y.len())?;
-            rows.push(row);
-        }
-        Ok(AffinityResult {
-            rows,
-            baskets: baskets.count as u64,
-            notices,
-        })
+        let per_user = affinity.per.is_none();
+        let fill = Fill { per_user, control };
+        self.each_user_under(control, &reads, &fill)
     }
 }
 
+/// The answer from all that was found, without remarks.
+pub(super) fn result(
+    affinity: &Affinity,
+    parts: Vec<Contents<'_>>,
+    threads: usize,
+    control: &Control,
+) -> Result<AffinityResult, QueryError> {
+    let mut whole = Contents::new(control);
+    for part in parts {
+        control.check()?;
+        whole.merge(part, affinity.per.is_none())?;
+    }
+    let (baskets, _memory) = Baskets::new(whole)?;
+    let pairs = baskets.pairs(affinity, threads, control)?;
+    let mut memory = control.reservation();
+    let mut rows = Vec::with_capacity(pairs.len());
+    for pair in &pairs {
+        let row = baskets.row(pair);
+        memory.grow(size_of::<AffinityRow>() + row.x.len() + row.y.len())?;
+        rows.push(row);
+    }
+    Ok(AffinityResult {
+        rows,
+        baskets: baskets.count as u64,
+        notices: Notices::default(),
+    })
+}
+
 /// What was found in baskets.
-struct Contents<'c> {
+pub(super) struct Contents<'c> {
     items: Interner,
     /// Names of the baskets, where they are not users.
     baskets: Interner,

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use pugmark_engine::{BatchBuilder, Value};
 
-use crate::behaviour::{Affinity, any, property};
+use crate::behaviour::{Affinity, any, property, time};
 use crate::{Executor, QueryError, QueryOptions};
 
-use super::sequence_tests::{ask, operand, present, range, work};
+use super::control::Control;
+use super::sequence_tests::{DAY, ask, crowd, halves, operand, present, range, work};
 use super::tests::{Pair, cases, condition, play, segment, steps};
 
 fn affinity() -> impl Strategy<Value = Affinity> {
@@ -52,6 +53,42 @@ proptest! {
             let found = executor.affinity(affinity).unwrap();
             prop_assert_eq!(found.rows, judged.rows, "{:?}", affinity);
             prop_assert_eq!(found.baskets, judged.baskets, "{:?}", affinity);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn baskets_of_halves_of_the_users_come_together(steps in steps(), affinity in affinity()) {
+        let Pair { store, model } = play(&steps);
+        let as_of = 9 * DAY;
+        let executor = ask(&store, as_of, (1, 1));
+        let control = Control::start(executor.options());
+        let mut parts = Vec::new();
+        for half in halves(affinity.users.as_ref()) {
+            let half = Affinity { users: Some(half), ..affinity.clone() };
+            parts.extend(executor.contents(&half, &control).unwrap().0);
+        }
+        let found = super::affinity::result(&affinity, parts, 2, &control).unwrap();
+        let judged = model.affinity(&affinity, as_of).unwrap();
+        prop_assert_eq!(found.rows, judged.rows);
+        prop_assert_eq!(found.baskets, judged.baskets);
+    }
+}
+
+#[test]
+fn affinity_does_not_depend_on_threads() {
+    let Pair { store, model } = crowd();
+    let users = Affinity::new(property("item"));
+    // Baskets that hold events of many users, and more items than a thread takes at a time.
+    let times = Affinity::new(time()).per(property("item")).top(500);
+    for affinity in [users, times] {
+        let judged = model.affinity(&affinity, 9 * DAY).unwrap();
+        for threads in 1..4 {
+            let executor = ask(&store, 9 * DAY, (threads, 100));
+            assert_eq!(executor.affinity(&affinity).unwrap(), judged);
         }
     }
 }

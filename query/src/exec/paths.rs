@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::behaviour::{
-    Condition, Operand, PathDirection, PathPer, PathRow, Paths, PathsResult, any,
+    Condition, Notices, Operand, PathDirection, PathPer, PathRow, Paths, PathsResult, any,
 };
 
 use super::Executor;
@@ -30,6 +30,17 @@ impl Executor {
     pub fn paths(&self, paths: &Paths) -> Result<PathsResult, QueryError> {
         paths.validate()?;
         let control = Control::start(self.options());
+        let (parts, notices) = self.walks(paths, &control)?;
+        let rows = rows(parts, &control)?;
+        Ok(PathsResult { rows, notices })
+    }
+
+    /// What each thread finds; its threads have different users.
+    pub(super) fn walks<'c>(
+        &self,
+        paths: &Paths,
+        control: &'c Control,
+    ) -> Result<(Vec<Tally<'c>>, Notices), QueryError> {
         let every: Condition = any();
         let reads = Reads {
             conditions: vec![&every, &paths.anchor],
@@ -37,21 +48,19 @@ impl Executor {
             users: paths.users.as_ref(),
             operands: vec![&paths.value],
         };
-        let walks = Walks {
-            paths,
-            control: &control,
-        };
-        let (parts, notices) = self.each_user_under(&control, &reads, &walks)?;
-        let mut whole = Tally::new(&control);
-        for part in parts {
-            control.check()?;
-            whole.merge(part)?;
-        }
-        Ok(PathsResult {
-            rows: whole.into_rows()?,
-            notices,
-        })
+        let walks = Walks { paths, control };
+        self.each_user_under(control, &reads, &walks)
     }
+}
+
+/// The rows of all that was found.
+pub(super) fn rows(parts: Vec<Tally<'_>>, control: &Control) -> Result<Vec<PathRow>, QueryError> {
+    let mut whole = Tally::new(control);
+    for part in parts {
+        control.check()?;
+        whole.merge(part)?;
+    }
+    whole.into_rows()
 }
 
 /// How often a path was taken.
@@ -64,7 +73,7 @@ struct Taken {
 }
 
 /// Paths by the numbers of their values.
-struct Tally<'c> {
+pub(super) struct Tally<'c> {
     values: Interner,
     paths: HashMap<Box<[u32]>, Taken>,
     path_bytes: usize,

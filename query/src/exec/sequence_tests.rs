@@ -7,14 +7,15 @@ use proptest::sample::select;
 use pugmark_engine::{BatchBuilder, Store, UserKey, Value};
 
 use crate::behaviour::{
-    Operand, PathDirection, PathPer, Paths, SessionRow, Sessions, TimeSpec, Trail, any, event,
-    event_name, micros, minutes, property, time, user_trait,
+    Operand, PathDirection, PathPer, Paths, Segment, SessionRow, Sessions, TimeSpec, Trail, any,
+    event, event_name, micros, minutes, property, time, user_trait,
 };
 use crate::{Executor, QueryError, QueryOptions};
 
+use super::control::Control;
 use super::tests::{Pair, Step, cases, condition, moment, options, play, segment, steps};
 
-const DAY: i64 = 86_400_000_000;
+pub(super) const DAY: i64 = 86_400_000_000;
 const MINUTE: i64 = 60_000_000;
 
 /// Ranges with both ends, one, and none.
@@ -154,6 +155,78 @@ proptest! {
             };
             prop_assert_eq!(executor.trail(&trail).unwrap(), judged, "{:?}", trail);
         }
+    }
+}
+
+/// The question's users, halved: what threads find who share them.
+pub(super) fn halves(users: Option<&Segment>) -> [Segment; 2] {
+    [0, 1].map(|odd| {
+        let half: roaring::RoaringBitmap = (0..8).filter(|user| user % 2 == odd).collect();
+        let half = crate::users(half);
+        match users {
+            Some(users) => half.and(users.clone()),
+            None => half,
+        }
+    })
+}
+
+proptest! {
+    #![proptest_config(cases())]
+
+    #[test]
+    fn paths_of_halves_of_the_users_add_up(steps in steps(), paths in paths()) {
+        let Pair { store, model } = play(&steps);
+        let as_of = 9 * DAY;
+        let executor = ask(&store, as_of, (1, 1));
+        let control = Control::start(executor.options());
+        let mut parts = Vec::new();
+        for half in halves(paths.users.as_ref()) {
+            let half = Paths { users: Some(half), ..paths.clone() };
+            parts.extend(executor.walks(&half, &control).unwrap().0);
+        }
+        let found = super::paths::rows(parts, &control).unwrap();
+        prop_assert_eq!(found, model.paths(&paths, as_of).unwrap().rows);
+    }
+}
+
+/// Users of several morsels, each with some events close together and some apart, in the order of
+/// nobody's ordinal.
+pub(super) fn crowd() -> Pair {
+    let mut pair = play(&[]);
+    let (mut batch, mut number) = (BatchBuilder::new(), 1_u32);
+    for index in 0..8_000 {
+        number = number.wrapping_mul(1_103_515_245).wrapping_add(12_345);
+        // Every user arrives once in the order of the ordinals, so that those are known.
+        let user = if index < 3_000 {
+            index
+        } else {
+            number >> 8 & 0xfff
+        };
+        let user = user % 3_000;
+        let time = i64::from(number >> 4 & 0xff) * 7 * MINUTE;
+        let name = ["view", "cart", "buy"][(number >> 20) as usize % 3];
+        let item = Value::I64(i64::from(number >> 12 & 7));
+        let row = batch.event(&format!("u{user}"), time, name);
+        let _row = row.value("item", &item);
+        pair.model.event(user, time, name).property("item", item);
+    }
+    pair.store.append(batch.finish().unwrap()).unwrap();
+    pair
+}
+
+#[test]
+fn answers_do_not_depend_on_threads() {
+    let Pair { store, model } = crowd();
+    let sessions = Sessions::new();
+    let paths = Paths::new("cart", 2).per(PathPer::Session);
+    let judged = (
+        model.sessions(&sessions, 9 * DAY).unwrap().rows,
+        model.paths(&paths, 9 * DAY).unwrap().rows,
+    );
+    for threads in 1..4 {
+        let executor = ask(&store, 9 * DAY, (threads, 100));
+        assert_eq!(executor.sessions(&sessions).unwrap().rows, judged.0);
+        assert_eq!(executor.paths(&paths).unwrap().rows, judged.1);
     }
 }
 
