@@ -22,6 +22,21 @@ const MISSING: u32 = u32::MAX - 1;
 impl Executor {
     /// The paths that users take from an anchor event, the most frequent first.
     ///
+    /// ```
+    /// use pugmark_engine::{BatchBuilder, Store};
+    /// use pugmark_query::{Executor, Paths};
+    /// # let directory = tempfile::tempdir()?;
+    /// let store = Store::builder(directory.path()).open()?;
+    /// let mut batch = BatchBuilder::new();
+    /// for (user, time, name) in [("ann", 1, "view"), ("ann", 2, "cart"), ("bob", 3, "view")] {
+    ///     batch.event(user, time, name);
+    /// }
+    /// store.append(batch.finish()?)?;
+    /// let paths = Executor::new(store.snapshot()?).paths(&Paths::new("view", 2))?;
+    /// assert_eq!(paths.rows[1].path, [Some("view".to_owned()), Some("cart".to_owned())]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// Every event of the wanted users in the range is read. Holds each different path once a
     /// thread; the memory budget says how many that can be.
     ///

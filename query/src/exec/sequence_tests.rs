@@ -7,8 +7,8 @@ use proptest::sample::select;
 use pugmark_engine::{BatchBuilder, Store, UserKey, Value};
 
 use crate::behaviour::{
-    Operand, PathDirection, PathPer, Paths, Segment, SessionRow, Sessions, TimeSpec, Trail, any,
-    event, event_name, micros, minutes, property, time, user_trait,
+    Operand, PathDirection, PathPer, PathRow, Paths, Segment, SessionRow, Sessions, TimeSpec,
+    Trail, any, event, event_name, micros, minutes, property, time, user_trait,
 };
 use crate::{Executor, QueryError, QueryOptions};
 
@@ -337,6 +337,32 @@ fn an_unknown_id_has_an_empty_trail() {
     assert_eq!(rows[1].properties["page"], Value::from("b"));
     let later = executor.trail(&Trail::of("ann").since(1)).unwrap();
     assert_eq!(later, rows[1..]);
+}
+
+/// More names than have runs of their own, so that some are read from the overflow run.
+#[test]
+fn names_without_a_run_of_their_own_are_told_apart() {
+    let Pair { store, .. } = play(&[]);
+    let names: Vec<String> = (0..10_050).map(|name| format!("name {name}")).collect();
+    let mut batch = BatchBuilder::new();
+    for (time, name) in (0..).zip(&names) {
+        batch.event("ann", time, name);
+    }
+    store.append(batch.finish().unwrap()).unwrap();
+    store.flush().unwrap();
+    let executor = Executor::new(store.snapshot().unwrap());
+    let runs = executor.snapshot().event_segments()[0].all_runs();
+    assert!({ runs }.any(|run| run.is_overflow()));
+    let rows = executor.trail(&Trail::of("ann")).unwrap();
+    assert!(rows.iter().map(|row| &row.event).eq(&names));
+    let paths = Paths::new(any(), 1).per(PathPer::Event);
+    let rows = executor.paths(&paths).unwrap().rows;
+    let next = |row: &&PathRow| row.path.len() == 2;
+    assert_eq!(rows.iter().filter(next).count(), names.len() - 1);
+    let last = Paths::new("name 10049", 1).direction(PathDirection::Before);
+    let path = executor.paths(&last).unwrap().rows.remove(0).path;
+    let expected = ["name 10049", "name 10048"].map(|name| Some(name.to_owned()));
+    assert_eq!(path, expected);
 }
 
 /// A user with many different paths.
