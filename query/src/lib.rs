@@ -32,9 +32,10 @@ mod testing;
 mod zone;
 
 pub use behaviour::{
-    Condition, Did, Funnel, Lifecycle, Literal, Operand, Retention, Segment, Span, Stickiness, any,
-    days, did, event, event_name, everyone, hours, minutes, not, property, seconds, step, time,
-    timestamp, user_trait, users,
+    Affinity, AffinityResult, AffinityRow, Condition, Did, Funnel, Lifecycle, Literal, Operand,
+    PathDirection, PathPer, PathRow, Paths, PathsResult, Retention, Segment, SessionRow, Sessions,
+    SessionsResult, Span, Stickiness, Trail, TrailRow, any, days, did, event, event_name, everyone,
+    hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

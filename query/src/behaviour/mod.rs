@@ -1,9 +1,10 @@
-//! What is asked: conditions over one event, segments of users, funnels, retention, lifecycle,
-//! stickiness.
+//! What is asked: conditions over one event, segments of users, funnels, retention, sessions and the
+//! other analyses.
 //!
 //! Plain data with builders that read like the question, and one `validate` for each question.
 //! Nothing here knows how events are stored or how a question is answered.
 
+mod affinity;
 mod analysis;
 mod condition;
 mod did;
@@ -11,13 +12,17 @@ mod evaluate;
 mod funnel;
 mod lifecycle;
 mod literal;
+mod paths;
 mod pattern;
 mod range;
 mod result;
 mod retention;
 mod segment;
+mod sessions;
 mod stickiness;
+mod trail;
 
+pub use affinity::{Affinity, AffinityResult, AffinityRow};
 pub use analysis::{Names, Reads};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
@@ -31,10 +36,13 @@ pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
 pub use lifecycle::{Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus};
 pub(crate) use literal::compare_exactly;
 pub use literal::{Literal, compare, timestamp};
+pub use paths::{PathDirection, PathPer, PathRow, Paths, PathsResult};
 pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds};
 pub use result::{
     ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
 };
 pub use retention::{Retention, RetentionResult, RetentionRow, ReturnMode};
 pub use segment::{Segment, everyone, not, traits, users};
+pub use sessions::{SessionRow, Sessions, SessionsResult};
 pub use stickiness::{Stickiness, StickinessResult, StickinessRow};
+pub use trail::{Trail, TrailRow};

@@ -177,16 +177,28 @@ impl Executor {
         reads: &Reads<'_>,
         fold: &F,
     ) -> Result<(Vec<F::Sum>, Notices), QueryError> {
-        let control = Control::start(self.options());
+        self.each_user_under(&Control::start(self.options()), reads, fold)
+    }
+
+    /// The same, where it is a part of a query: sums may then hold reservations of their own.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn each_user_under<F: Fold>(
+        &self,
+        control: &Control,
+        reads: &Reads<'_>,
+        fold: &F,
+    ) -> Result<(Vec<F::Sum>, Notices), QueryError> {
         let prepared = Prepared::new(self, reads)?;
         let mut rows = BTreeMap::new();
         prepared.scan.count_rows(&mut rows, true)?;
         let morsels = morsel::cut(&rows, self.options().morsel_rows);
-        let begin = || (Worker::new(&control), control.reservation(), fold.begin());
+        let begin = || (Worker::new(control), control.reservation(), fold.begin());
         let states = morsel::run(
             &morsels,
             self.threads(),
-            &control,
+            control,
             begin,
             |(worker, memory, sum), morsel| {
                 worker.reserve()?;

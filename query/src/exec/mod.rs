@@ -10,6 +10,9 @@
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
 //! each_user questions that look at one user's events after the other
+//! sessions  sessions, by their gaps                   paths    paths from their anchors
+//! affinity  baskets, then their pairs                 trail    one user's events
+//! intern    texts as numbers
 //! funnel    gathered events through the matcher
 //! periods   calendar periods of one user's events: retention, lifecycle, stickiness
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
@@ -18,6 +21,9 @@
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
 //! alone, and answers merge by addition or union.
 
+mod affinity;
+#[cfg(test)]
+mod affinity_tests;
 mod control;
 mod did;
 mod each_user;
@@ -27,18 +33,24 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod intern;
 mod lifecycle;
 mod morsel;
 mod ordered;
+mod paths;
 #[cfg(test)]
 mod period_tests;
 mod periods;
 mod retention;
 mod scan;
+#[cfg(test)]
+mod sequence_tests;
+mod sessions;
 mod steps;
 mod stickiness;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod traits;
 mod users;
 mod values;

@@ -46,14 +46,14 @@ pub(crate) fn cut(containers: &BTreeMap<u16, u64>, most_rows: u64) -> Vec<Morsel
     morsels
 }
 
-/// Runs `work` over all morsels on up to `threads` threads, each with a state of its own, and
-/// returns the states. The first error stops all.
-pub(crate) fn run<S: Send>(
-    morsels: &[Morsel],
+/// Runs `work` over all morsels (or other pieces of work) on up to `threads` threads, each with a
+/// state of its own, and returns the states. The first error stops all.
+pub(crate) fn run<M: Sync, S: Send>(
+    morsels: &[M],
     threads: usize,
     control: &Control,
     begin: impl Fn() -> S + Sync,
-    work: impl Fn(&mut S, &Morsel) -> Result<(), QueryError> + Sync,
+    work: impl Fn(&mut S, &M) -> Result<(), QueryError> + Sync,
 ) -> Result<Vec<S>, QueryError> {
     let next = AtomicUsize::new(0);
     let worker = || {

@@ -131,7 +131,7 @@ pub(crate) fn held(
 }
 
 /// The canonical texts of a value's elements, each once.
-fn texts(value: Option<Value>) -> BTreeSet<String> {
+pub(crate) fn texts(value: Option<Value>) -> BTreeSet<String> {
     let value = value.unwrap_or(Value::Null);
     value
         .scalars()

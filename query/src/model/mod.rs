@@ -17,12 +17,15 @@
 //! # Ok::<(), pugmark_query::Invalid>(())
 //! ```
 
+mod affinity;
 mod chains;
 mod funnel;
 mod lifecycle;
+mod paths;
 mod periods;
 mod retention;
 mod segment;
+mod sessions;
 mod stickiness;
 
 #[cfg(test)]
