@@ -25,6 +25,7 @@ mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
+mod statistics;
 mod sum;
 pub mod tally;
 #[cfg(test)]
@@ -32,8 +33,9 @@ mod testing;
 mod zone;
 
 pub use behaviour::{
-    Condition, Did, Funnel, Literal, Operand, Segment, Span, any, days, did, event, event_name,
-    everyone, hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+    Attribution, AttributionModel, Condition, Did, Experiment, Funnel, Literal, Operand, Rfm,
+    Segment, Span, any, days, did, event, event_name, everyone, hours, minutes, not, property,
+    seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

@@ -1,20 +1,28 @@
-//! What is asked: conditions over one event, segments of users, funnels.
+//! What is asked: conditions over one event, segments of users, funnels, and what else is made of
+//! users' events.
 //!
 //! Plain data with builders that read like the question, and one `validate` for each question.
 //! Nothing here knows how events are stored or how a question is answered.
 
 mod analysis;
+mod attribution;
 mod condition;
 mod did;
 mod evaluate;
+mod experiment;
 mod funnel;
 mod literal;
 mod pattern;
 mod range;
 mod result;
+mod rfm;
 mod segment;
 
 pub use analysis::{Names, Reads};
+pub use attribution::{
+    Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
+    AttributionUsersResult, TouchKey,
+};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
     user_trait,
@@ -22,6 +30,9 @@ pub use condition::{
 pub use did::{Aggregate, AggregateTest, Did, did};
 pub(crate) use evaluate::scalars;
 pub use evaluate::{EventRow, Skipped};
+pub use experiment::{
+    Experiment, ExperimentResult, ExperimentRow, ExperimentUser, ExperimentUsersResult, Variant,
+};
 pub(crate) use funnel::DEFAULT_TOP;
 pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
 pub(crate) use literal::compare_exactly;
@@ -30,4 +41,5 @@ pub use range::{Span, TimeRange, TimeSpec, days, hours, micros, minutes, seconds
 pub use result::{
     ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
 };
+pub use rfm::{Rfm, RfmResult, RfmRow};
 pub use segment::{Segment, everyone, not, traits, users};

@@ -206,8 +206,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         if users.is_empty() {
             return Ok(());
         }
-        let traits =
-            TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
+        let traits = TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
         let steps = self.reads.conditions.len();
         let Worker {
             gather,

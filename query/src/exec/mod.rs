@@ -10,6 +10,8 @@
 //! gather    a morsel's events in total order       values   held values and measures of events
 //! users     segments as bitmap algebra
 //! each_user questions that look at one user's events after the other
+//! attribution, experiment, rfm
+//!           folds over users
 //! funnel    gathered events through the matcher
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
@@ -17,10 +19,16 @@
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
 //! alone, and answers merge by addition or union.
 
+mod attribution;
+#[cfg(test)]
+mod attribution_tests;
 mod control;
 mod did;
 mod each_user;
 mod exists;
+mod experiment;
+#[cfg(test)]
+mod experiment_tests;
 mod filter;
 mod funnel;
 #[cfg(test)]
@@ -28,6 +36,9 @@ mod funnel_tests;
 mod gather;
 mod morsel;
 mod ordered;
+mod rfm;
+#[cfg(test)]
+mod rfm_tests;
 mod scan;
 mod steps;
 #[cfg(test)]

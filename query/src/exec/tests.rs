@@ -14,7 +14,7 @@ use crate::model::ModelStore;
 use crate::zone::Zone;
 use crate::{Executor, QueryOptions, did, everyone, time, users};
 
-const DAY: i64 = 86_400_000_000;
+pub(super) const DAY: i64 = 86_400_000_000;
 
 /// One thing that happens to a store.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ fn value() -> impl Strategy<Value = Value> {
 
 /// Few distinct times, so that ties are common; days apart, so that partitions and day bitmaps
 /// are crossed.
-fn moment() -> impl Strategy<Value = i64> {
+pub(super) fn moment() -> impl Strategy<Value = i64> {
     (0i64..5, 0i64..4).prop_map(|(day, within)| (day - 1) * DAY + within * (DAY / 4))
 }
 
@@ -286,7 +286,7 @@ fn any_did() -> impl Strategy<Value = Did> {
     )
 }
 
-fn segment() -> impl Strategy<Value = Segment> {
+pub(super) fn segment() -> impl Strategy<Value = Segment> {
     let leaf = prop_oneof![
         8 => any_did().prop_map(Segment::from),
         1 => Just(everyone()),
