@@ -3,13 +3,15 @@
 //! The way of a question:
 //!
 //! ```text
-//! behaviour   Condition -> Segment, Funnel      what is asked, typed and validated
+//! behaviour   Condition -> Segment, Funnel, Attribution, Experiment, Rfm
+//!    |                                          what is asked, typed and validated
 //!    |
 //! kernel      one user's ordered events -> (level, chain), did or did not
 //!    |                                          pure functions over slices
 //! tally       levels and chains of many users -> rows; partial sums that merge
 //!    |
 //! exec        prunes, filters and gathers over morsels of users, on threads
+//! statistics  whether what variants differ by is more than chance
 //!
 //! model       the judge: the same meaning by plain loops, slow and obviously right
 //! ```

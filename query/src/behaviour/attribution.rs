@@ -1,14 +1,4 @@
 //! Attribution: which touches lead to conversions.
-//!
-//! ```
-//! use pugmark_query::{Attribution, AttributionModel, days, event, property};
-//! let attribution = Attribution::new(event("purchase"), event("visit"), property("channel"))
-//!     .model(AttributionModel::Position)
-//!     .lookback(days(14))
-//!     .value(property("price"));
-//! attribution.validate()?;
-//! # Ok::<(), pugmark_query::Invalid>(())
-//! ```
 
 use super::condition::{Condition, Operand};
 use super::range::{Span, TimeRange, TimeSpec, days};
@@ -40,6 +30,16 @@ pub enum AttributionModel {
 }
 
 /// What leads to conversions.
+///
+/// ```
+/// use pugmark_query::{Attribution, AttributionModel, days, event, property};
+/// let attribution = Attribution::new(event("purchase"), event("visit"), property("channel"))
+///     .model(AttributionModel::Position)
+///     .lookback(days(14))
+///     .value(property("price"));
+/// attribution.validate()?;
+/// # Ok::<(), pugmark_query::Invalid>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribution {
     /// Which events are to be credited.

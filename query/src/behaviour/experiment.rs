@@ -1,14 +1,4 @@
 //! Experiments: whether one variant converts better than another.
-//!
-//! ```
-//! use pugmark_query::{Experiment, days, event, property};
-//! let experiment = Experiment::new(event("exposed"), property("variant"), event("purchase"))
-//!     .within(days(7))
-//!     .value(property("price"))
-//!     .control("old checkout");
-//! experiment.validate()?;
-//! # Ok::<(), pugmark_query::Invalid>(())
-//! ```
 
 use super::condition::{Condition, Operand};
 use super::range::{Span, TimeRange, TimeSpec};
@@ -17,6 +7,16 @@ use super::segment::Segment;
 use crate::error::Invalid;
 
 /// What users of different variants do.
+///
+/// ```
+/// use pugmark_query::{Experiment, days, event, property};
+/// let experiment = Experiment::new(event("exposed"), property("variant"), event("purchase"))
+///     .within(days(7))
+///     .value(property("price"))
+///     .control("old checkout");
+/// experiment.validate()?;
+/// # Ok::<(), pugmark_query::Invalid>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Experiment {
     /// Which events expose a user; the first in the range counts.

@@ -1,11 +1,4 @@
 //! RFM: how recently, how often and for how much users bought.
-//!
-//! ```
-//! use pugmark_query::{Rfm, days, event, property};
-//! let rfm = Rfm::new(event("purchase"), property("price")).last(days(365));
-//! rfm.validate()?;
-//! # Ok::<(), pugmark_query::Invalid>(())
-//! ```
 
 use super::condition::{Condition, Operand};
 use super::range::{Span, TimeSpec};
@@ -14,6 +7,13 @@ use super::segment::Segment;
 use crate::error::Invalid;
 
 /// Recency, frequency and monetary value of users.
+///
+/// ```
+/// use pugmark_query::{Rfm, days, event, property};
+/// let rfm = Rfm::new(event("purchase"), property("price")).last(days(365));
+/// rfm.validate()?;
+/// # Ok::<(), pugmark_query::Invalid>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rfm {
     /// Which events are purchases.

@@ -23,6 +23,9 @@ const TOUCH: usize = 1;
 const BY: usize = 0;
 const VALUE: usize = 1;
 
+/// Touches of one user between two looks at whether to stop.
+const TOUCHES_BETWEEN_CHECKS: usize = 1 << 16;
+
 impl Executor {
     /// The table of an attribution.
     ///
@@ -149,6 +152,7 @@ impl Fold for Credits<'_> {
         let lookback = self.attribution.lookback_micros();
         // The touches in the lookback of the conversion looked at: `start..end`.
         let (mut start, mut end) = (0, 0);
+        let mut looked_at = 0;
         for event in 0..user.len() {
             let time = user.times[event];
             if !user.satisfies(event, CONVERSION) || !self.range.contains(time) {
@@ -157,6 +161,11 @@ impl Fold for Credits<'_> {
             let earliest = time.saturating_sub(lookback);
             end += touches[end..].partition_point(|touch| touch.event < event);
             start += touches[start..end].partition_point(|touch| touch.time < earliest);
+            looked_at += end - start;
+            if looked_at > TOUCHES_BETWEEN_CHECKS {
+                user.check()?;
+                looked_at = 0;
+            }
             let value = match self.attribution.value {
                 Some(_) => Some(user.number(VALUE, event)?.unwrap_or(0.0)),
                 None => None,

@@ -295,6 +295,50 @@ fn touches_precede_the_range_and_the_lookback_is_inclusive() {
     assert_eq!(rows, [row("visit", 2, 1.0), row("(direct)", 0, 1.0)]);
 }
 
+/// Some thousand users, who are cut into many morsels.
+pub(super) fn crowd() -> Pair {
+    let mut pair = play(&[]);
+    let mut batch = pugmark_engine::BatchBuilder::new();
+    for user in 0..3_000_u32 {
+        let mut event = |time: u32, name: &str, channel: &str| {
+            let (time, price) = (i64::from(time) * DAY / 8, f64::from(user % 70) / 10.0);
+            let id = format!("u{user}");
+            let row = batch.event(&id, time, name);
+            row.property("item", channel).property("price", price);
+            let judged = pair.model.event(user, time, name);
+            judged.property("item", channel).property("price", price);
+        };
+        let channels = ["a", "b", "c"];
+        event(user % 5, "view", channels[user as usize % 3]);
+        event(user % 7, "view", channels[user as usize % 2]);
+        if user % 3 == 0 {
+            event(user % 11, "buy", "x");
+        }
+    }
+    pair.store.append(batch.finish().unwrap()).unwrap();
+    pair
+}
+
+#[test]
+fn sums_of_threads_merge() {
+    let Pair { store, model } = crowd();
+    let attribution = Attribution::new("buy", "view", property("item"))
+        .model(AttributionModel::Linear)
+        .value(property("price"));
+    let ask = |threads| {
+        let executor = Executor::new(store.snapshot().unwrap());
+        executor.with_options(options(9 * DAY, threads, 1))
+    };
+    let judged = model.attribution(&attribution, 9 * DAY).unwrap().rows;
+    let found = ask(3).attribution(&attribution).unwrap();
+    assert_eq!(found.rows.len(), 4);
+    assert!(same_rows(&judged, &found.rows), "{judged:?}\n{found:?}");
+    assert_eq!(found, ask(1).attribution(&attribution).unwrap());
+    let judged = model.attribution_users(&attribution, 9 * DAY).unwrap();
+    let users = ask(3).attribution_users(&attribution).unwrap();
+    assert_eq!(judged.rows, users.rows);
+}
+
 #[test]
 fn limits_stop_an_attribution() {
     let pair = visits();

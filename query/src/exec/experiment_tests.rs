@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::attribution_tests::{alike, common, operand, present, range};
+use super::attribution_tests::{alike, common, crowd, operand, present, range};
 use super::tests::{DAY, Pair, cases, options, play, segment, steps};
 use crate::behaviour::{Experiment, ExperimentRow, ExperimentUser, Variant, micros, property};
 use crate::{Executor, QueryOptions, days};
@@ -182,4 +182,28 @@ fn without_a_window_goals_count_until_the_present() {
     // The one who saw both saw the new page only when the range was over.
     assert_eq!(counts, [("new", 40, 0, 28), ("old", 41, 0, 12)]);
     assert_eq!((rows[0].lift, rows[0].value_sum), (None, None));
+}
+
+#[test]
+fn sums_of_threads_merge() {
+    let Pair { store, model } = crowd();
+    let experiment = Experiment::new("view", property("item"), "buy")
+        .within(days(1))
+        .value(property("price"))
+        .control("b");
+    let ask = |threads| {
+        let executor = Executor::new(store.snapshot().unwrap());
+        executor.with_options(options(5 * DAY / 4, threads, 1))
+    };
+    let judged = model.experiment(&experiment, 5 * DAY / 4).unwrap().rows;
+    let found = ask(3).experiment(&experiment).unwrap();
+    assert!(same_rows(&judged, &found.rows), "{judged:?}\n{found:?}");
+    assert_eq!(found, ask(1).experiment(&experiment).unwrap());
+    // Everything that a row can say is said by some.
+    assert!(found.rows.iter().any(|row| row.pending > 0));
+    assert!(found.rows.iter().any(|row| row.value_p.is_some()));
+    assert!(found.rows.iter().any(|row| row.variant == Variant::Several));
+    let judged = model.experiment_users(&experiment, 5 * DAY / 4).unwrap();
+    let users = ask(3).experiment_users(&experiment).unwrap();
+    assert_eq!(judged.rows, users.rows);
 }

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::attribution_tests::{common, operand, present, range};
+use super::attribution_tests::{common, crowd, operand, present, range};
 use super::tests::{DAY, Pair, cases, options, play, segment, steps};
 use crate::behaviour::{Rfm, property};
 use crate::{Executor, QueryOptions};
@@ -87,4 +87,15 @@ fn quintiles_are_as_computed_by_hand() {
     // Eight bought less often, but only seven for less.
     assert_eq!(numbers(8), (7, 5, 5.0, 3, 3, 2));
     assert_eq!(numbers(19), (5, 10, 10.0, 5, 5, 5));
+}
+
+#[test]
+fn users_of_all_threads_are_ranked_together() {
+    let Pair { store, model } = crowd();
+    let executor = Executor::new(store.snapshot().unwrap()).with_options(options(2 * DAY, 3, 1));
+    let rfm = Rfm::new("view", property("price"));
+    let rows = executor.rfm(&rfm).unwrap().rows;
+    assert_eq!(rows, model.rfm(&rfm, 2 * DAY).unwrap().rows);
+    assert_eq!(rows.len(), 3_000);
+    assert!((1..=5).all(|quintile| rows.iter().any(|row| row.m == quintile)));
 }
