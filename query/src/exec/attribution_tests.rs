@@ -333,7 +333,10 @@ fn sums_of_threads_merge() {
     let found = ask(3).attribution(&attribution).unwrap();
     assert_eq!(found.rows.len(), 4);
     assert!(same_rows(&judged, &found.rows), "{judged:?}\n{found:?}");
-    assert_eq!(found, ask(1).attribution(&attribution).unwrap());
+    // One thread may be done before the others begin, but hardly each time.
+    for threads in [1, 3, 3, 3, 3, 3, 3, 3, 3, 3] {
+        assert_eq!(found, ask(threads).attribution(&attribution).unwrap());
+    }
     let judged = model.attribution_users(&attribution, 9 * DAY).unwrap();
     let users = ask(3).attribution_users(&attribution).unwrap();
     assert_eq!(judged.rows, users.rows);

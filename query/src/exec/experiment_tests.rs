@@ -198,7 +198,10 @@ fn sums_of_threads_merge() {
     let judged = model.experiment(&experiment, 5 * DAY / 4).unwrap().rows;
     let found = ask(3).experiment(&experiment).unwrap();
     assert!(same_rows(&judged, &found.rows), "{judged:?}\n{found:?}");
-    assert_eq!(found, ask(1).experiment(&experiment).unwrap());
+    // One thread may be done before the others begin, but hardly each time.
+    for threads in [1, 3, 3, 3, 3, 3, 3, 3, 3, 3] {
+        assert_eq!(found, ask(threads).experiment(&experiment).unwrap());
+    }
     // Everything that a row can say is said by some.
     assert!(found.rows.iter().any(|row| row.pending > 0));
     assert!(found.rows.iter().any(|row| row.value_p.is_some()));
