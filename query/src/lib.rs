@@ -10,6 +10,7 @@
 //! tally       levels and chains of many users -> rows; partial sums that merge
 //!    |
 //! exec        prunes, filters and gathers over morsels of users, on threads
+//! statistics  whether what variants differ by is more than chance
 //!
 //! model       the judge: the same meaning by plain loops, slow and obviously right
 //! ```
@@ -25,6 +26,7 @@ mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
+mod statistics;
 mod sum;
 pub mod tally;
 #[cfg(test)]
@@ -32,10 +34,11 @@ mod testing;
 mod zone;
 
 pub use behaviour::{
-    Affinity, AffinityResult, AffinityRow, Condition, Did, Funnel, Lifecycle, Literal, Operand,
-    PathDirection, PathPer, PathRow, Paths, PathsResult, Retention, Segment, SessionRow, Sessions,
-    SessionsResult, Span, Stickiness, Trail, TrailRow, any, days, did, event, event_name, everyone,
-    hours, minutes, not, property, seconds, step, time, timestamp, user_trait, users,
+    Affinity, AffinityResult, AffinityRow, Attribution, AttributionModel, Condition, Did,
+    Experiment, Funnel, Lifecycle, Literal, Operand, PathDirection, PathPer, PathRow, Paths,
+    PathsResult, Retention, Rfm, Segment, SessionRow, Sessions, SessionsResult, Span, Stickiness,
+    Trail, TrailRow, any, days, did, event, event_name, everyone, hours, minutes, not, property,
+    seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};

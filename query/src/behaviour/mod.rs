@@ -6,9 +6,11 @@
 
 mod affinity;
 mod analysis;
+mod attribution;
 mod condition;
 mod did;
 mod evaluate;
+mod experiment;
 mod funnel;
 mod lifecycle;
 mod literal;
@@ -17,6 +19,7 @@ mod pattern;
 mod range;
 mod result;
 mod retention;
+mod rfm;
 mod segment;
 mod sessions;
 mod stickiness;
@@ -24,6 +27,10 @@ mod trail;
 
 pub use affinity::{Affinity, AffinityResult, AffinityRow};
 pub use analysis::{Names, Reads};
+pub use attribution::{
+    Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
+    AttributionUsersResult, TouchKey,
+};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
     user_trait,
@@ -31,6 +38,9 @@ pub use condition::{
 pub use did::{Aggregate, AggregateTest, Did, did};
 pub(crate) use evaluate::scalars;
 pub use evaluate::{EventRow, Skipped};
+pub use experiment::{
+    Experiment, ExperimentResult, ExperimentRow, ExperimentUser, ExperimentUsersResult, Variant,
+};
 pub(crate) use funnel::DEFAULT_TOP;
 pub use funnel::{Attribute, Entries, Funnel, FunnelMode, Step, step};
 pub use lifecycle::{Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus};
@@ -42,6 +52,7 @@ pub use result::{
     ByKey, FunnelResult, FunnelRow, FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices,
 };
 pub use retention::{Retention, RetentionResult, RetentionRow, ReturnMode};
+pub use rfm::{Rfm, RfmResult, RfmRow};
 pub use segment::{Segment, everyone, not, traits, users};
 pub use sessions::{SessionRow, Sessions, SessionsResult};
 pub use stickiness::{Stickiness, StickinessResult, StickinessRow};

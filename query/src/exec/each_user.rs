@@ -54,6 +54,7 @@ struct MorselValues<'m> {
     scan: &'m Scan<'m>,
     operands: &'m [&'m Operand],
     traits: &'m TraitTable,
+    control: &'m Control,
     readers: RefCell<Vec<ValueReader<'m, 'm>>>,
 }
 
@@ -145,6 +146,11 @@ impl UserHistory<'_> {
             _ => None,
         });
         Ok(numbers.fold(None, |sum, number| Some(sum.unwrap_or(0.0) + number)))
+    }
+
+    /// Fails where the query must stop: for folds that look at one user's events again and again.
+    pub(super) fn check(&self) -> Result<(), QueryError> {
+        self.of.control.check()
     }
 
     /// The event's name.
@@ -297,6 +303,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
             scan: &self.scan,
             operands: &self.reads.operands,
             traits: &traits,
+            control,
             readers: RefCell::new(readers.collect()),
         };
         for index in 0..gather.users() {

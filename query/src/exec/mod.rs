@@ -13,6 +13,8 @@
 //! sessions  sessions, by their gaps                   paths    paths from their anchors
 //! affinity  baskets, then their pairs                 trail    one user's events
 //! intern    texts as numbers
+//! attribution, experiment, rfm
+//!           folds over users
 //! funnel    gathered events through the matcher
 //! periods   calendar periods of one user's events: retention, lifecycle, stickiness
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
@@ -24,10 +26,16 @@
 mod affinity;
 #[cfg(test)]
 mod affinity_tests;
+mod attribution;
+#[cfg(test)]
+mod attribution_tests;
 mod control;
 mod did;
 mod each_user;
 mod exists;
+mod experiment;
+#[cfg(test)]
+mod experiment_tests;
 mod filter;
 mod funnel;
 #[cfg(test)]
@@ -42,6 +50,9 @@ mod paths;
 mod period_tests;
 mod periods;
 mod retention;
+mod rfm;
+#[cfg(test)]
+mod rfm_tests;
 mod scan;
 #[cfg(test)]
 mod sequence_tests;

@@ -14,7 +14,7 @@ use crate::model::ModelStore;
 use crate::zone::Zone;
 use crate::{Executor, QueryOptions, did, everyone, time, users};
 
-const DAY: i64 = 86_400_000_000;
+pub(super) const DAY: i64 = 86_400_000_000;
 
 /// One thing that happens to a store.
 #[derive(Clone, Debug)]

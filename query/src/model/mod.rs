@@ -18,12 +18,15 @@
 //! ```
 
 mod affinity;
+mod attribution;
 mod chains;
+mod experiment;
 mod funnel;
 mod lifecycle;
 mod paths;
 mod periods;
 mod retention;
+mod rfm;
 mod segment;
 mod sessions;
 mod stickiness;
@@ -33,9 +36,10 @@ pub(crate) use funnel::JudgedChain;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pugmark_engine::Value;
+use pugmark_engine::{Scalar, Value};
 
-use crate::behaviour::EventRow;
+use crate::behaviour::{Condition, EventRow, Operand, Segment, Skipped, scalars};
+use crate::error::Invalid;
 
 /// One event of the judge's store.
 #[derive(Clone, Debug, PartialEq)]
@@ -233,6 +237,14 @@ impl ModelStore {
         traits
     }
 
+    /// The users of a segment; all there are, where none is given.
+    fn population(&self, users: Option<&Segment>, as_of: i64) -> Result<BTreeSet<u32>, Invalid> {
+        match users {
+            Some(segment) => self.segment(segment, as_of),
+            None => Ok(self.known_users(as_of)),
+        }
+    }
+
     fn canonical(&self, user: u32) -> u32 {
         canonical(&self.merged, user)
     }
@@ -252,4 +264,32 @@ fn texts(event: &ModelEvent, property: &str) -> BTreeSet<String> {
     scalars
         .map(|scalar| scalar.canonical_text().into_owned())
         .collect()
+}
+
+/// True where a condition holds for an event.
+fn holds(condition: &Condition, event: &ModelEvent, traits: &Traits) -> bool {
+    let row = Row { event, traits };
+    condition.evaluate(&row, &mut Skipped::default()).holds()
+}
+
+/// The smallest element of an operand's value, as text.
+fn text(operand: &Operand, event: &ModelEvent, traits: &Traits) -> Option<String> {
+    let row = Row { event, traits };
+    let texts = scalars(operand, &row).map(|scalar| scalar.canonical_text().into_owned());
+    texts.min()
+}
+
+/// The numbers among the elements of an operand's value, added up.
+fn number(operand: &Operand, event: &ModelEvent, traits: &Traits) -> Option<f64> {
+    let row = Row { event, traits };
+    let mut sum = None;
+    for scalar in scalars(operand, &row) {
+        let number = match scalar {
+            Scalar::I64(number) => number as f64,
+            Scalar::F64(number) if !number.is_nan() => number,
+            _ => continue,
+        };
+        sum = Some(sum.unwrap_or(0.0) + number);
+    }
+    sum
 }
