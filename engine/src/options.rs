@@ -63,7 +63,7 @@ pub struct Options {
     /// Segments met side by side in one partition before compaction merges them. Default 6: a
     /// stream of equal flushes is then rewritten about five times in a thousand of them.
     pub max_layers: usize,
-    /// Rows that a bulk load gathers before it writes segments. Default 4 million.
+    /// Rows that a bulk load gathers before it writes segments. Default 2 million, 2^21.
     pub bulk_rows: usize,
     /// The store's clock: arrival times, `as_of`, retention.
     pub clock: Clock,

@@ -241,6 +241,25 @@ pub(crate) fn optional_funnel() -> impl Strategy<Value = Funnel> {
     })
 }
 
+/// Excludes events between the drawn steps, as far as that does not contradict the rest.
+fn exclude(
+    funnel: &mut Funnel,
+    (condition, after, before): (Condition, Option<usize>, Option<usize>),
+) {
+    let plain = funnel.clone();
+    funnel.exclude = Some(condition);
+    if funnel.mode != FunnelMode::AnyOrder {
+        funnel.after_step = after;
+        funnel.before_step = before;
+    }
+    if funnel.validate().is_err() {
+        (funnel.after_step, funnel.before_step) = (None, None);
+    }
+    if funnel.validate().is_err() {
+        *funnel = plain;
+    }
+}
+
 /// A valid funnel: what was drawn, less what contradicts the rest.
 pub(crate) fn funnel() -> impl Strategy<Value = Funnel> {
     let steps = vec((step_condition(), prop::bool::weighted(0.3)), 1..=4);
@@ -298,19 +317,8 @@ pub(crate) fn funnel() -> impl Strategy<Value = Funnel> {
                 for (index, (_, optional)) in steps.iter().enumerate().skip(1) {
                     funnel.steps[index].optional = *optional && mode == FunnelMode::Ordered;
                 }
-                if let Some((condition, after, before)) = exclusion {
-                    let plain = funnel.clone();
-                    funnel.exclude = Some(condition);
-                    if mode != FunnelMode::AnyOrder {
-                        funnel.after_step = after;
-                        funnel.before_step = before;
-                    }
-                    if funnel.validate().is_err() {
-                        (funnel.after_step, funnel.before_step) = (None, None);
-                    }
-                    if funnel.validate().is_err() {
-                        funnel = plain;
-                    }
+                if let Some(exclusion) = exclusion {
+                    exclude(&mut funnel, exclusion);
                 }
                 funnel.bucket = bucket;
                 funnel.zone = zone;

@@ -20,7 +20,7 @@ pub const CONTAINER_WORDS: usize = CONTAINER_BITS / 64;
 /// Most values of an array container; the portable format stores larger ones as bits.
 const ARRAY_VALUES: u32 = 4_096;
 /// Bytes of a container stored as bits.
-const BITS_BYTES: usize = CONTAINER_BITS / 8;
+pub(crate) const BITS_BYTES: usize = CONTAINER_BITS / 8;
 /// Cookie of a bitmap without run containers.
 const COOKIE_PLAIN: u32 = 12_346;
 /// Low half of the cookie of a bitmap with run containers.

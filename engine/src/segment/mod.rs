@@ -20,6 +20,7 @@ mod names;
 mod run;
 #[expect(clippy::module_inception, reason = "the file of the type Segment")]
 mod segment;
+mod spans;
 mod ties;
 mod times;
 mod values;
@@ -30,6 +31,7 @@ pub use build::build;
 pub use merge::{Keep, merge, merge_each};
 pub use run::{NameRun, UserStarts, ValueUsers};
 pub use segment::Segment;
+pub use spans::DaySpan;
 pub use ties::TieRanks;
 pub use times::{Offsets, Times};
 pub use verify::VerifyReport;

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use super::{NameRun, Partition, Segment, SegmentImage, UserStarts};
 use crate::batch::testing::{bits, column_of, rows_of};
 use crate::batch::{Property, ResolvedBatch, TextColumn};
-use crate::bitmap::{BitmapView, split};
+use crate::bitmap::{BitmapView, Words, join, split};
 use crate::time::{MICROS_PER_DAY, day_of};
 use crate::value::Value;
 
@@ -446,4 +446,32 @@ fn check_days(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
     }
     assert!(run.day_users(1_000_000).unwrap().is_none());
     assert!(!users.is_empty());
+    check_spans(run, &days);
+}
+
+/// Every span between days that have rows, and one day around them; each twice, so that what was
+/// kept answers too.
+fn check_spans(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>) {
+    let bounds: BTreeSet<i64> = days
+        .keys()
+        .flat_map(|day| [day - 1, *day, day + 1])
+        .collect();
+    for (&first, &last) in bounds
+        .iter()
+        .flat_map(|first| bounds.iter().map(move |last| (first, last)))
+    {
+        let inside = days.iter().filter(|&(day, _)| (first..=last).contains(day));
+        let expected: BTreeSet<u32> = inside.flat_map(|(_, users)| users).copied().collect();
+        for _again in 0..2 {
+            let span = run.span_users(first..=last).unwrap();
+            assert!(span.most_users() >= expected.len() as u64);
+            let mut found = BTreeSet::new();
+            for (key, _) in run.users().unwrap().keys() {
+                let mut users = Words::new();
+                span.or_into(key, &mut users).unwrap();
+                found.extend(users.iter().map(|low| join(key, low)));
+            }
+            assert_eq!(found, expected, "days {first} to {last}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::area::Area;
 use super::counts;
-use super::layout::{NAMES_PROPERTY, RunIndex};
+use super::layout::{DayEntry, NAMES_PROPERTY, RunIndex};
 use super::segment::Segment;
 use super::ties::TieRanks;
 use super::times::Times;
@@ -114,12 +114,13 @@ impl<'a> NameRun<'a> {
         let found = index
             .days
             .binary_search_by_key(&day, |entry| entry.day.into());
-        let Ok(entry) = found.map(|place| index.days[place]) else {
-            return Ok(None);
-        };
-        let place = (entry.offset, entry.len);
-        self.bitmap_in(&index.day_bitmaps, place, entry.users)
-            .map(Some)
+        let entry = found.ok().and_then(|place| index.days.get(place));
+        entry.map(|entry| self.day_view(entry)).transpose()
+    }
+
+    pub(super) fn day_view(&self, day: &DayEntry) -> Result<BitmapView<'a>, Corruption> {
+        let place = (day.offset, day.len);
+        self.bitmap_in(&self.index()?.day_bitmaps, place, day.users)
     }
 
     /// The rows of the users of container `key`; empty where it has none.

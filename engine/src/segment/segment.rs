@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::layout::{Footer, RunEntry, RunIndex};
 use super::run::NameRun;
+use super::spans::Kept;
 use super::{Partition, SegmentMeta};
 use crate::bitmap::BitmapView;
 use crate::error::Corruption;
@@ -19,6 +20,7 @@ pub struct Segment {
     pub(super) sealed: Sealed,
     pub(super) footer: Footer,
     indexes: Box<[OnceLock<Box<RunIndex>>]>,
+    pub(super) kept_spans: Kept,
 }
 
 impl Segment {
@@ -36,6 +38,7 @@ impl Segment {
             sealed: Sealed::new(bytes, file, blocks),
             footer,
             indexes,
+            kept_spans: Kept::default(),
         })
     }
 

@@ -151,6 +151,87 @@ fn a_bulk_load_is_repeated_without_harm() {
     store.verify().unwrap();
 }
 
+/// Users of two containers, so that merging writes two segments.
+fn crowd(first: i64) -> EventBatch {
+    let users: Vec<i64> = (0..70_000).collect();
+    let codes = vec![0; users.len()];
+    let mut values = crate::batch::StringTable::default();
+    values.push("view");
+    let columns = crate::BatchColumns {
+        times: users.iter().map(|user| (first + user) * 1_000).collect(),
+        users: crate::batch::IdColumn::Int(users),
+        events: crate::batch::TextColumn { codes, values },
+        message_ids: None,
+        properties: Vec::new(),
+    };
+    columns.finish().unwrap()
+}
+
+#[test]
+fn a_merge_that_is_stopped_changes_nothing() {
+    let (storage, builder) = memory();
+    let options = Options {
+        background_compaction: false,
+        max_layers: 1,
+        segment_bytes: 1_024,
+        ..Options::default()
+    };
+    let store = builder.options(options).open().unwrap();
+    for layer in 0..2 {
+        store.append(crowd(layer)).unwrap();
+        store.flush().unwrap();
+    }
+    let Role::Writer(writer) = &store.role else {
+        panic!("a writer was opened");
+    };
+    let files = || storage.list("segments").unwrap();
+    let (before, mut stops) = (files(), 0);
+    loop {
+        let asked = std::cell::Cell::new(0);
+        let stop = || asked.replace(asked.get() + 1) == stops;
+        if writer.shared.compact_step(&stop).unwrap() {
+            break;
+        }
+        assert_eq!(files(), before, "stopped at {stops}");
+        assert_eq!(store.snapshot().unwrap().events(), 140_000);
+        stops += 1;
+    }
+    // Before anything was written, and when the first of two segments was.
+    assert_eq!(stops, 2);
+    assert_ne!(files(), before);
+    assert_eq!(store.snapshot().unwrap().event_segments().len(), 2);
+    store.verify().unwrap();
+}
+
+#[test]
+fn layers_wait_for_the_end_of_a_bulk_load() {
+    let (_, builder) = memory();
+    let options = Options {
+        background_compaction: false,
+        max_layers: 1,
+        ..Options::default()
+    };
+    let store = builder.options(options).open().unwrap();
+    let flush = |layer: i64| {
+        store.append(batch("ann", layer..layer + 1)).unwrap();
+        store.flush().unwrap();
+    };
+    (0..3).for_each(flush);
+    let Role::Writer(writer) = &store.role else {
+        panic!("a writer was opened");
+    };
+    let compacts = || writer.shared.compact_step(&|| false).unwrap();
+    let load = store.bulk_load(7).unwrap();
+    assert!(!compacts());
+    // Not for ever: eight times as many are too many.
+    (3..9).for_each(flush);
+    assert!(compacts());
+    (9..12).for_each(flush);
+    drop(load);
+    assert!(compacts());
+    assert_eq!(store.snapshot().unwrap().events(), 12);
+}
+
 #[test]
 fn old_partitions_are_dropped_whole() {
     let (_, builder) = memory();

@@ -5,10 +5,11 @@
 //! broken days at the ends have their times looked at. What no bitmap answers is filtered row by
 //! row.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use pugmark_engine::bitmap::{BitmapView, Words};
-use pugmark_engine::segment::{NameRun, Times};
+use pugmark_engine::segment::{DaySpan, NameRun, Times};
 use pugmark_engine::time::{MICROS_PER_DAY, day_of};
 use pugmark_engine::{Corruption, Snapshot};
 
@@ -23,6 +24,8 @@ use super::traits::TraitTable;
 enum Source<'a> {
     /// All of these users have such an event.
     Users(BitmapView<'a>),
+    /// So do the users of these whole days.
+    Days(DaySpan<'a>),
     /// Those of these users do who have any row of the run in the range.
     Edge {
         run: NameRun<'a>,
@@ -81,7 +84,7 @@ impl<'a> Exists<'a> {
         }
         // Cheap sources first: users found already need no look at their rows.
         exists.sources.sort_by_key(|source| match source {
-            Source::Users(_) => 0,
+            Source::Users(_) | Source::Days(_) => 0,
             Source::Edge { .. } => 1,
             Source::Rows(_) => 2,
         });
@@ -111,18 +114,21 @@ impl<'a> Exists<'a> {
         let (first, last) = (day_of(range.first), day_of(range.last));
         let starts_whole = range.first.rem_euclid(MICROS_PER_DAY) == 0;
         let ends_whole = range.last.rem_euclid(MICROS_PER_DAY) == MICROS_PER_DAY - 1;
-        for (day, _) in run.days()? {
-            if day < first || day > last {
+        let (first_whole, last_whole) = (
+            first + i64::from(!starts_whole),
+            last - i64::from(!ends_whole),
+        );
+        if first_whole <= last_whole {
+            let days = run.span_users(first_whole..=last_whole)?;
+            self.sources.push(Source::Days(days));
+        }
+        for day in BTreeSet::from([first, last]) {
+            if (first_whole..=last_whole).contains(&day) {
                 continue;
             }
-            let Some(users) = run.day_users(day)? else {
-                continue;
-            };
-            let broken = (day == first && !starts_whole) || (day == last && !ends_whole);
-            self.sources.push(match broken {
-                true => Source::Edge { run, users },
-                false => Source::Users(users),
-            });
+            if let Some(users) = run.day_users(day)? {
+                self.sources.push(Source::Edge { run, users });
+            }
         }
         Ok(())
     }
@@ -131,6 +137,7 @@ impl<'a> Exists<'a> {
     pub(crate) fn most_users(&self) -> u64 {
         let users = |source: &Source<'_>| match source {
             Source::Users(users) | Source::Edge { users, .. } => users.cardinality(),
+            Source::Days(days) => days.most_users(),
             Source::Rows(_) => 1 << 40,
         };
         self.sources.iter().map(users).sum()
@@ -149,6 +156,7 @@ impl<'a> Exists<'a> {
         for source in &self.sources {
             match source {
                 Source::Users(users) => users.or_into(morsel.key, &mut bounds.surely),
+                Source::Days(days) => days.or_into(morsel.key, &mut bounds.surely)?,
                 Source::Edge { users, .. } => users.or_into(morsel.key, &mut bounds.possibly),
                 Source::Rows(scan) => {
                     let users = scan.run.users()?;
@@ -182,7 +190,7 @@ impl<'a> Exists<'a> {
         let mut candidates = Vec::new();
         for source in &self.sources {
             match source {
-                Source::Users(_) => continue,
+                Source::Users(_) | Source::Days(_) => continue,
                 Source::Edge { run, users } => {
                     candidates.clear();
                     users.common(morsel.key, &open, &mut candidates);

@@ -14,7 +14,7 @@ use crate::behaviour::{
 use crate::kernel::{Bounds, Interrupted, Link, match_steps};
 use crate::tally::{FunnelTally, GroupId};
 
-use super::control::{Control, QueryError};
+use super::control::{Control, QueryError, Reservation};
 use super::exists::Exists;
 use super::morsel::Morsel;
 use super::scan::Scan;
@@ -146,6 +146,7 @@ impl<'a> Ordered<'a> {
         let mut user = Matching {
             ordered: self,
             control: worker.control,
+            memory: worker.control.reservation(),
             users: rows.users(),
             chain: &mut scratch.chain,
             micros: &mut scratch.micros,
@@ -171,6 +172,7 @@ impl<'a> Ordered<'a> {
 struct Matching<'m, 'a> {
     ordered: &'m Ordered<'a>,
     control: &'m Control,
+    memory: Reservation<'m>,
     /// The users that each step may have.
     users: Vec<Words>,
     chain: &'m mut Vec<Link>,
@@ -245,7 +247,7 @@ impl Matching<'_, '_> {
         };
         let interrupted = || self.control.check().is_err();
         match match_steps(rows, steps, &bounds, self.chain, &interrupted) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.memory.at_least(rows.merged_bytes()),
             Err(Interrupted) => self.control.check().and(Err(QueryError::Cancelled)),
         }
     }

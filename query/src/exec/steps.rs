@@ -46,6 +46,10 @@ pub(super) struct StepRows<'m, 'a> {
     bit: u32,
     /// Number of users looked at so far.
     looks: u64,
+    /// Words that the morsel's users lie in.
+    words: Range<usize>,
+    /// Bytes of the events brought together.
+    merged_bytes: usize,
 }
 
 /// One run's rows of the morsel's users.
@@ -117,7 +121,14 @@ impl<'m, 'a> StepRows<'m, 'a> {
             word: 0,
             bit: 0,
             looks: 0,
+            words: morsel.lows.start as usize / 64..(morsel.lows.end as usize).div_ceil(64),
+            merged_bytes: 0,
         })
+    }
+
+    /// Bytes that are held for the events of users with several segments at a time.
+    pub(super) fn merged_bytes(&self) -> usize {
+        self.merged_bytes
     }
 
     fn of_step(&self, step: usize) -> &[Source<'m, 'a>] {
@@ -140,16 +151,16 @@ impl<'m, 'a> StepRows<'m, 'a> {
         (0..self.steps).map(users).collect()
     }
 
-    /// Looks at each of `users` in turn, ascending.
+    /// Looks at each of `users`, which are of the morsel, in turn, ascending.
     pub(super) fn visit(
         &mut self,
         users: &Words,
         mut each: impl FnMut(&mut Self, u16) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         self.sources.iter_mut().for_each(|source| source.before = 0);
-        for (word, &members) in users.as_slice().iter().enumerate() {
+        for word in self.words.clone() {
             self.word = word;
-            let mut rest = members;
+            let mut rest = users.as_slice()[word];
             while rest != 0 {
                 self.bit = rest.trailing_zeros();
                 self.looks += 1;
@@ -282,6 +293,7 @@ impl StepRows<'_, '_> {
         }
         merged.look = self.looks;
         merged.events.clear();
+        let capacity = merged.events.capacity();
         let mut met = 0;
         for number in self.places[place].clone() {
             let source = &self.sources[number];
@@ -294,6 +306,8 @@ impl StepRows<'_, '_> {
             // Of equal times the earlier segment's come first, and in it the earlier rows.
             merged.events.sort_unstable();
         }
+        let grown = merged.events.capacity() - capacity;
+        self.merged_bytes += grown * size_of::<(i64, u32, u32)>();
         merged.events.len()
     }
 }

@@ -1,7 +1,7 @@
 //! Files as streams of plain bytes: compression, byte-order marks, standard input.
 //!
 //! Every file is read more than once (to hash it, to find its types, to load it), so standard
-//! input is spooled to a temporary file first.
+//! input and pipes are spooled to a temporary file first.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -34,7 +34,7 @@ enum Compression {
     Bzip2,
 }
 
-/// A file to import, or standard input spooled to one.
+/// A file to import, or standard input or a pipe spooled to one.
 #[derive(Debug)]
 pub(crate) struct Input {
     /// What messages call it.

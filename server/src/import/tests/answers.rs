@@ -5,8 +5,8 @@ use pugmark_query::{
     Executor, Funnel, QueryOptions, Span, days, did, event, minutes, not, seconds, step,
 };
 
-use super::real::{data, fixed};
-use crate::import::{Delimiter, ImportOptions, Meter, TimeFormat, import_files};
+use super::real::{cdnow_options, data, fixed};
+use crate::import::{ImportOptions, Meter, import_files};
 use crate::load::StoreTarget;
 
 /// Imports a file twice (the second time changes nothing) and asks on every layout: as imported,
@@ -100,11 +100,7 @@ fn bpic2012() {
 
 #[test]
 fn cdnow() {
-    let mut options = ImportOptions::new("customer_id", "date", "");
-    options.naming = fixed("purchase");
-    options.delimiter = Some(Delimiter::Blanks);
-    options.time_format = Some(TimeFormat::new("%Y%m%d").unwrap());
-    ask("cdnow.txt", &options, |executor| {
+    ask("cdnow.txt", &cdnow_options(), |executor| {
         let often = executor.users(did("purchase").at_least(3)).unwrap();
         assert_eq!(often.len(), 7_583);
         let asleep = executor.users(did("purchase").idle_for(days(180))).unwrap();

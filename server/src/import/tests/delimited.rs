@@ -376,3 +376,26 @@ fn the_format_asked_for_wins() {
         ["1 1970-01-01T00:00:05Z a,b"]
     );
 }
+
+/// A pipe by name can be read but once, and is read to its end before anything else.
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_is_read_like_a_file() {
+    let files = Files::new();
+    let text: String = std::iter::once("user,time,event\n".to_owned())
+        .chain((0..20_000).map(|row| format!("u{row},{},view\n", 1_700_000_000 + row)))
+        .collect();
+    let file = files.write("events.csv", &text);
+    let pipe = files.path("pipe.csv");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let (expected, _) = import_one(&file, &options(&files));
+    let (found, report) = std::thread::scope(|scope| {
+        let writing = scope.spawn(|| std::fs::write(&pipe, &text));
+        let found = import_one(&pipe, &options(&files));
+        writing.join().unwrap().unwrap();
+        found
+    });
+    assert_eq!((report.events, found.len()), (20_000, 20_000));
+    assert_eq!(found, expected);
+}

@@ -19,6 +19,15 @@ pub(super) fn data() -> Option<PathBuf> {
     there.then_some(folder)
 }
 
+/// How the purchases of CDNOW are read.
+pub(super) fn cdnow_options() -> ImportOptions {
+    let mut options = ImportOptions::new("customer_id", "date", "");
+    options.naming = fixed("purchase");
+    options.delimiter = Some(Delimiter::Blanks);
+    options.time_format = Some(TimeFormat::new("%Y%m%d").unwrap());
+    options
+}
+
 fn load(file: &str, options: &ImportOptions) -> Option<(Collector, FileReport)> {
     let path = data()?.join(file);
     let rejects = tempfile::tempdir().unwrap();
@@ -190,10 +199,7 @@ fn otto() {
 
 #[test]
 fn cdnow() {
-    let mut options = ImportOptions::new("customer_id", "date", "");
-    options.naming = fixed("purchase");
-    options.delimiter = Some(Delimiter::Blanks);
-    options.time_format = Some(TimeFormat::new("%Y%m%d").unwrap());
+    let options = cdnow_options();
     let Some((collector, report)) = load("cdnow.txt", &options) else {
         return;
     };
