@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::behaviour::{
-    Retention, RetentionResult, RetentionRow, ReturnMode, Segment, TimeRange, any,
-};
+use crate::behaviour::{Retention, RetentionResult, RetentionRow, ReturnMode, TimeRange, any};
 
 use super::control::{Control, QueryError};
 use super::each_user::{Fold, Reads, UserHistory};
