@@ -26,6 +26,8 @@ mod exec;
 pub mod kernel;
 pub mod model;
 pub mod population;
+#[cfg(feature = "sql")]
+pub mod sql;
 mod statistics;
 mod sum;
 pub mod tally;

@@ -55,7 +55,7 @@ pub enum Comparison {
 /// A test of a value's canonical text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextTest {
-    pattern: Pattern,
+    pub(super) pattern: Pattern,
 }
 
 /// A boolean over one event.

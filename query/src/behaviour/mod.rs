@@ -9,6 +9,7 @@ mod analysis;
 mod attribution;
 mod condition;
 mod did;
+mod display;
 mod evaluate;
 mod experiment;
 mod funnel;

@@ -59,6 +59,25 @@ impl Pattern {
         }
     }
 
+    /// The pattern as LIKE writes it, with `\` before what stands for itself.
+    pub(super) fn text(&self) -> String {
+        let mut text = String::new();
+        for item in &self.items {
+            match item {
+                Item::Char(char @ ('%' | '_' | '\\')) => text.extend(['\\', *char]),
+                Item::Char(char) => text.push(*char),
+                Item::One => text.push('_'),
+                Item::Many => text.push('%'),
+            }
+        }
+        text
+    }
+
+    /// True where case does not matter.
+    pub(super) fn ignores_case(&self) -> bool {
+        self.ignore_case
+    }
+
     /// True where the whole of `text` matches. Time: at most text times pattern.
     pub(crate) fn matches(&self, text: &str) -> bool {
         if self.ignore_case {

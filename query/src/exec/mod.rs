@@ -59,6 +59,8 @@ mod sequence_tests;
 mod sessions;
 mod steps;
 mod stickiness;
+#[cfg(feature = "sql")]
+pub(crate) mod table_scan;
 #[cfg(test)]
 mod tests;
 mod trail;

@@ -1,0 +1,413 @@
+//! Binding: what Pugmark adds to SQL is found in the parsed statement and taken out of it.
+//!
+//! ```text
+//! conditions   conditions over one event      arguments   positional and named arguments
+//! users        did(…) and predicates          questions   funnel(…) and the others in FROM
+//! subqueries   values of IN (SELECT …)        idioms      plain SQL that means a did(…)
+//! ```
+//!
+//! A call in FROM becomes a table of its own, named in the statement in its place. A `did(…)` becomes
+//! a column of booleans of the `users` that it is asked of; this table too gets a name of its own,
+//! so that no other query of the statement sees the column. What is left is SQL that DataFusion
+//! plans as any other.
+
+mod arguments;
+mod conditions;
+mod idioms;
+mod names;
+mod questions;
+pub(super) mod subqueries;
+mod users;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    ExceptSelectItem, Expr, Ident, ObjectName, Query, Select, SelectItem,
+    SelectItemQualifiedWildcardKind, Spanned, Statement, TableAlias, TableFactor, VisitMut,
+    VisitorMut, WildcardAdditionalOptions,
+};
+use datafusion::sql::sqlparser::tokenizer::Span as TextSpan;
+
+use super::answers::Question;
+use super::constant::Constants;
+use super::context::Context;
+use super::error::SqlError;
+use crate::behaviour::{Condition, Segment};
+
+use conditions::Conditions;
+pub(super) use conditions::{ConditionColumns, event_property, property_of};
+pub(super) use questions::TABLE_FUNCTIONS;
+use subqueries::Subqueries;
+
+/// What a statement is bound with.
+pub(super) struct Binder<'b> {
+    pub(super) context: &'b Context,
+    pub(super) columns: &'b ConditionColumns,
+    pub(super) subqueries: &'b Subqueries,
+}
+
+/// The tables that binding took out of a statement, by the names that it left there.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// Calls in FROM.
+    pub(super) questions: BTreeMap<String, Question>,
+    /// Predicates of each `users` that has some, by the names of their columns.
+    pub(super) users: BTreeMap<String, Vec<(String, Segment)>>,
+}
+
+impl Binder<'_> {
+    fn constants(&self) -> Constants<'_> {
+        Constants {
+            state: &self.context.state,
+            zone: &self.context.zone_name,
+        }
+    }
+
+    /// Whether plain SQL that means a `did(…)` is taken for one.
+    fn idioms(&self) -> bool {
+        self.context.settings.idioms
+    }
+
+    fn conditions(&self) -> Conditions<'_> {
+        Conditions {
+            catalog: &self.context.catalog,
+            columns: self.columns,
+            constants: self.constants(),
+            subqueries: self.subqueries,
+            of_users: false,
+        }
+    }
+
+    fn trait_conditions(&self) -> Conditions<'_> {
+        Conditions {
+            of_users: true,
+            ..self.conditions()
+        }
+    }
+
+    fn condition(&self, expr: &Expr) -> Result<Condition, SqlError> {
+        self.conditions().bind(expr)
+    }
+
+    /// Takes Pugmark's own out of a statement.
+    pub(super) fn bind(&self, statement: &mut Statement) -> Result<Bound, SqlError> {
+        let mut rewrite = Rewrite {
+            binder: self,
+            bound: Bound::default(),
+            scopes: Vec::new(),
+            shadowed: Vec::new(),
+        };
+        match statement.visit(&mut rewrite) {
+            ControlFlow::Break(error) => Err(*error),
+            ControlFlow::Continue(()) => Ok(rewrite.bound),
+        }
+    }
+}
+
+/// Walks a statement.
+struct Rewrite<'r, 'b> {
+    binder: &'r Binder<'b>,
+    bound: Bound,
+    /// One for each SELECT that is being walked, the innermost last.
+    scopes: Vec<Scope>,
+    /// Names that WITH defines, for each query that is being walked.
+    shadowed: Vec<BTreeSet<String>>,
+}
+
+/// One SELECT.
+#[derive(Debug, Default)]
+struct Scope {
+    /// What each `users` of its FROM is called there.
+    users: Vec<Ident>,
+    /// How many tables its FROM has.
+    tables: usize,
+    /// Predicates by the name of the `users` that they are asked of.
+    dids: BTreeMap<String, Vec<(String, Segment)>>,
+}
+
+type Flow = ControlFlow<Box<SqlError>>;
+
+fn stop(error: SqlError) -> Flow {
+    ControlFlow::Break(Box::new(error))
+}
+
+impl VisitorMut for Rewrite<'_, '_> {
+    type Break = Box<SqlError>;
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
+        let with = query.with.iter().flat_map(|with| &with.cte_tables);
+        let names = with.map(|cte| cte.alias.name.value.to_ascii_lowercase());
+        self.shadowed.push(names.collect());
+        if !self.is_shadowed("events") && !self.is_shadowed("users") && self.binder.idioms() {
+            idioms::rewrite_query(query);
+        }
+        Flow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, _query: &mut Query) -> Flow {
+        self.shadowed.pop();
+        Flow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        let mut scope = Scope::default();
+        each_table(select, &mut |factor| {
+            scope.tables += 1;
+            if let Some(name) = self.users_name(factor) {
+                scope.users.push(name);
+            }
+        });
+        self.scopes.push(scope);
+        Flow::Continue(())
+    }
+
+    fn post_visit_select(&mut self, select: &mut Select) -> Flow {
+        let Some(scope) = self.scopes.pop() else {
+            return Flow::Continue(());
+        };
+        let mut hidden = Vec::new();
+        for (name, dids) in scope.dids {
+            let table = format!("users#{}", self.bound.users.len() + 1);
+            each_table(select, &mut |factor| rename(factor, &name, &table));
+            hidden.extend(
+                dids.iter()
+                    .map(|(column, _)| (name.clone(), column.clone())),
+            );
+            self.bound.users.insert(table, dids);
+        }
+        hide(select, &hidden);
+        Flow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> Flow {
+        match self.call_in_from(factor) {
+            Ok(()) => Flow::Continue(()),
+            Err(error) => stop(error),
+        }
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> Flow {
+        let span = expr.span();
+        let segment = match expr {
+            Expr::Function(function) if users::is_did(function) => {
+                self.binder.did(function).map(Segment::from)
+            }
+            Expr::Function(function) => {
+                let name = function.name.to_string().to_ascii_lowercase();
+                if TABLE_FUNCTIONS.contains(&name.as_str()) && name != "rfm" {
+                    let what = format!("{name}(…) is a table; write SELECT … FROM {name}(…)");
+                    return stop(SqlError::at(span, what));
+                }
+                return Flow::Continue(());
+            }
+            _ => match self.idiom(expr) {
+                Some(segment) => Ok(segment),
+                None => {
+                    names::resolve(&self.binder.context.catalog, expr);
+                    return Flow::Continue(());
+                }
+            },
+        };
+        let replaced = segment.and_then(|segment| self.column_for(span, segment));
+        match replaced {
+            Ok(column) => {
+                *expr = column;
+                Flow::Continue(())
+            }
+            Err(error) => stop(error),
+        }
+    }
+}
+
+impl Rewrite<'_, '_> {
+    /// The predicate that plain SQL means, where the only `users` in reach is asked.
+    fn idiom(&self, expr: &Expr) -> Option<Segment> {
+        let scope = self.scopes.last()?;
+        let asked = scope.users.len() == 1 && scope.tables == 1;
+        let known = !self.is_shadowed("events") && self.binder.idioms();
+        (asked && known).then(|| self.binder.idiom(expr)).flatten()
+    }
+
+    fn is_shadowed(&self, name: &str) -> bool {
+        self.shadowed.iter().any(|names| names.contains(name))
+    }
+
+    /// What a table of a FROM is called, if it is `users`.
+    fn users_name(&self, factor: &TableFactor) -> Option<Ident> {
+        let TableFactor::Table {
+            name,
+            alias,
+            args: None,
+            ..
+        } = factor
+        else {
+            return None;
+        };
+        let own = plain_name(name)?;
+        if !own.eq_ignore_ascii_case("users") || self.is_shadowed("users") {
+            return None;
+        }
+        Some(match alias {
+            Some(alias) => alias.name.clone(),
+            None => Ident::new("users"),
+        })
+    }
+
+    /// A column for a predicate, of the only `users` in reach.
+    fn column_for(&mut self, span: TextSpan, segment: Segment) -> Result<Expr, SqlError> {
+        let scope = self
+            .scopes
+            .iter_mut()
+            .rev()
+            .find(|scope| !scope.users.is_empty());
+        let Some(scope) = scope else {
+            let what =
+                "did(…) asks users; put `users` into this FROM, and did(…) not behind ORDER BY";
+            return Err(SqlError::at(span, what));
+        };
+        let [name] = &scope.users[..] else {
+            let what =
+                "did(…) may be asked of several `users` here; ask each in a query of its own";
+            return Err(SqlError::at(span, what));
+        };
+        let dids = scope.dids.entry(name.value.clone()).or_default();
+        let known = dids.iter().find(|(_, known)| *known == segment);
+        let column = match known {
+            Some((column, _)) => column.clone(),
+            None => {
+                let column = format!("did#{}", dids.len() + 1);
+                dids.push((column.clone(), segment));
+                column
+            }
+        };
+        Ok(Expr::CompoundIdentifier(vec![
+            name.clone(),
+            Ident::with_quote('"', column),
+        ]))
+    }
+
+    /// Puts a table in the place of a call in FROM.
+    fn call_in_from(&mut self, factor: &mut TableFactor) -> Result<(), SqlError> {
+        let TableFactor::Table {
+            name,
+            alias,
+            args: args @ Some(_),
+            ..
+        } = factor
+        else {
+            return Ok(());
+        };
+        let Some(call) = plain_name(name).map(str::to_ascii_lowercase) else {
+            return Ok(());
+        };
+        if !TABLE_FUNCTIONS.contains(&call.as_str()) {
+            return Ok(());
+        }
+        let Some(arguments) = args.take() else {
+            return Ok(());
+        };
+        let question = questions::bind(self.binder, &call, name.span(), &arguments)?;
+        let table = format!("{call}#{}", self.bound.questions.len() + 1);
+        *name = ObjectName::from(vec![Ident::with_quote('"', table.clone())]);
+        alias.get_or_insert_with(|| table_alias(&call));
+        self.bound.questions.insert(table, question);
+        Ok(())
+    }
+}
+
+fn table_alias(name: &str) -> TableAlias {
+    TableAlias {
+        explicit: true,
+        name: Ident::new(name),
+        columns: Vec::new(),
+        at: None,
+    }
+}
+
+/// The last part of a name that is not qualified, or qualified by our catalog and schema.
+fn plain_name(name: &ObjectName) -> Option<&str> {
+    let mut parts = name.0.iter().rev();
+    let own = parts.next()?.as_ident()?;
+    let outer: Option<Vec<&Ident>> = parts.map(|part| part.as_ident()).collect();
+    let ours = ["public", "pugmark"];
+    let outer = outer?;
+    let qualified = outer
+        .iter()
+        .zip(ours)
+        .all(|(part, ours)| part.value.eq_ignore_ascii_case(ours));
+    (qualified && outer.len() <= ours.len()).then_some(own.value.as_str())
+}
+
+/// Calls `each` with the tables of a SELECT's FROM, those in brackets too.
+fn each_table(select: &mut Select, each: &mut impl FnMut(&mut TableFactor)) {
+    fn walk(
+        tables: &mut datafusion::sql::sqlparser::ast::TableWithJoins,
+        each: &mut impl FnMut(&mut TableFactor),
+    ) {
+        let joined = tables.joins.iter_mut().map(|join| &mut join.relation);
+        for factor in std::iter::once(&mut tables.relation).chain(joined) {
+            match factor {
+                TableFactor::NestedJoin {
+                    table_with_joins, ..
+                } => walk(table_with_joins, each),
+                factor => each(factor),
+            }
+        }
+    }
+    select.from.iter_mut().for_each(|tables| walk(tables, each));
+}
+
+/// Names another table in the place of the `users` that is called `called`.
+fn rename(factor: &mut TableFactor, called: &str, table: &str) {
+    let TableFactor::Table {
+        name,
+        alias,
+        args: None,
+        ..
+    } = factor
+    else {
+        return;
+    };
+    let is_users = plain_name(name).is_some_and(|own| own.eq_ignore_ascii_case("users"));
+    let own = alias
+        .as_ref()
+        .map_or("users", |alias| alias.name.value.as_str());
+    if is_users && own == called {
+        *name = ObjectName::from(vec![Ident::with_quote('"', table)]);
+        alias.get_or_insert_with(|| table_alias("users"));
+    }
+}
+
+/// Leaves the columns of predicates out of `*`.
+fn hide(select: &mut Select, hidden: &[(String, String)]) {
+    for item in &mut select.projection {
+        let (options, of) = match item {
+            SelectItem::Wildcard(options) => (options, None),
+            SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(name),
+                options,
+            ) => (options, Some(name.to_string())),
+            _ => continue,
+        };
+        let columns = hidden
+            .iter()
+            .filter(|(name, _)| of.as_ref().is_none_or(|of| of.eq_ignore_ascii_case(name)))
+            .map(|(_, column)| Ident::with_quote('"', column));
+        except(options, columns);
+    }
+}
+
+fn except(options: &mut WildcardAdditionalOptions, columns: impl Iterator<Item = Ident>) {
+    for column in columns {
+        match &mut options.opt_except {
+            Some(except) => except.additional_elements.push(column),
+            None => {
+                options.opt_except = Some(ExceptSelectItem {
+                    first_element: column,
+                    additional_elements: Vec::new(),
+                });
+            }
+        }
+    }
+}

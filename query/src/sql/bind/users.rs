@@ -1,0 +1,218 @@
+//! Predicates over users: `did(…)`, traits, lists of ids, and what combines them.
+
+use std::sync::Arc;
+
+use datafusion::common::ScalarValue;
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, Spanned, UnaryOperator, Value,
+};
+use pugmark_engine::UserKey;
+use roaring::RoaringBitmap;
+
+use super::super::error::SqlError;
+use super::Binder;
+use super::arguments::Arguments;
+use super::questions::list_of;
+use crate::behaviour::{
+    Aggregate, Comparison, Did, Literal, Segment, did, everyone, not, traits, users,
+};
+
+impl Binder<'_> {
+    /// A predicate over users.
+    pub(super) fn segment(&self, expr: &Expr) -> Result<Segment, SqlError> {
+        match expr {
+            Expr::Nested(inner) => self.segment(inner),
+            Expr::Value(value) if value.value == Value::Boolean(true) => Ok(everyone()),
+            Expr::Value(value) if value.value == Value::Boolean(false) => Ok(not(everyone())),
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::And => {
+                Ok(self.segment(left)?.and(self.segment(right)?))
+            }
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Or => {
+                Ok(self.segment(left)?.or(self.segment(right)?))
+            }
+            Expr::UnaryOp { op, expr } if *op == UnaryOperator::Not => Ok(not(self.segment(expr)?)),
+            Expr::Function(function) if is_did(function) => Ok(self.did(function)?.into()),
+            Expr::InList {
+                expr: column,
+                list,
+                negated,
+            } if is_user_id(column) => {
+                let found = self.known_users(list)?;
+                Ok(if *negated { not(found) } else { found })
+            }
+            Expr::InSubquery {
+                expr: column,
+                subquery,
+                negated,
+            } if is_user_id(column) => {
+                let ids = self.subqueries.values(subquery)?;
+                let found = users(self.ordinals(ids.iter().map(ScalarValue::to_string))?);
+                Ok(if *negated { not(found) } else { found })
+            }
+            Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq && is_user_id(left) => {
+                self.known_users(std::slice::from_ref(right))
+            }
+            _ => self.trait_condition(expr),
+        }
+    }
+
+    /// A comparison of a trait; its name may stand without `users.` here.
+    fn trait_condition(&self, expr: &Expr) -> Result<Segment, SqlError> {
+        let condition = self.trait_conditions().bind(expr)?;
+        let reads = condition.reads();
+        if !reads.properties.is_empty() || reads.time || reads.event_name {
+            return Err(SqlError::at(
+                expr.span(),
+                format!("`{expr}` asks events; put it into did(…) to ask their users"),
+            ));
+        }
+        Ok(traits(condition))
+    }
+
+    fn known_users(&self, ids: &[Expr]) -> Result<Segment, SqlError> {
+        let texts = ids.iter().map(|id| self.user_text(id));
+        let texts = texts.collect::<Result<Vec<_>, _>>()?;
+        Ok(users(self.ordinals(texts)?))
+    }
+
+    fn ordinals(
+        &self,
+        ids: impl IntoIterator<Item = String>,
+    ) -> Result<Arc<RoaringBitmap>, SqlError> {
+        let mut ordinals = RoaringBitmap::new();
+        for id in ids {
+            let found = self.context.snapshot.find(UserKey::from_text(&id));
+            if let Some(ordinal) = found.map_err(crate::exec::QueryError::from)? {
+                ordinals.insert(ordinal.0);
+            }
+        }
+        Ok(Arc::new(ordinals))
+    }
+
+    /// The text of a user's id.
+    pub(super) fn user_text(&self, expr: &Expr) -> Result<String, SqlError> {
+        let value = self.constants().value(expr)?;
+        let fits = value.data_type().is_string() || value.data_type().is_integer();
+        if !fits || value.is_null() {
+            return Err(SqlError::at(expr.span(), format!("`{expr}` is no user id")));
+        }
+        Ok(value.to_string())
+    }
+
+    /// `did(condition, …)`.
+    pub(super) fn did(&self, function: &Function) -> Result<Did, SqlError> {
+        let span = function.name.span();
+        let (arguments, tests) = split_tests(list_of(&function.args));
+        let mut call = Arguments::new(self, "did", span, &arguments)?;
+        let mut found = did(call.needed_condition("condition", "event = 'view'")?);
+        for test in tests {
+            found = self.aggregate(found, test)?;
+        }
+        found.zone = self.context.settings.zone.clone();
+        found.at_least = call.count("at_least")?;
+        found.at_most = call.count("at_most")?;
+        found.exactly = call.count("exactly")?;
+        found.on_days = call.count("on_days")?;
+        found.then = call.condition("then")?;
+        found.not_then = call.condition("not_then")?;
+        found.then_within = call.span("then_within")?;
+        found.holding = call.properties("holding")?;
+        found.first_time = call.flag("first_time")?;
+        found.idle_for = call.span("idle_for")?;
+        found.range = call.range()?;
+        call.finish()?;
+        found
+            .validate()
+            .map_err(|invalid| SqlError::invalid(span, "did", &invalid))?;
+        Ok(found)
+    }
+
+    /// `sum(price) > 100` and the like.
+    fn aggregate(&self, found: Did, test: &Expr) -> Result<Did, SqlError> {
+        let Expr::BinaryOp { left, op, right } = test else {
+            return Ok(found);
+        };
+        let (Expr::Function(function), Some(comparison)) = (&**left, comparison(op)) else {
+            return Ok(found);
+        };
+        let name = function.name.to_string().to_ascii_lowercase();
+        let Some(aggregate) = aggregate(&name) else {
+            return Ok(found);
+        };
+        let mut call = Arguments::new(self, &name, function.name.span(), list_of(&function.args))?;
+        let property = call.next().ok_or_else(|| {
+            SqlError::at(
+                call.span,
+                format!("{name}: name a property, as {name}(price)"),
+            )
+        })?;
+        let property = self.conditions().property(property)?;
+        call.finish()?;
+        let value = self.constants().value(right)?;
+        let literal = super::super::constant::literal(&value)
+            .filter(|literal| *literal != Literal::Null)
+            .ok_or_else(|| SqlError::at(right.span(), format!("`{right}` is no number")))?;
+        Ok(found.aggregate(aggregate, &property, comparison, literal))
+    }
+}
+
+/// The options `sum(price) > 100` and the like apart from the others.
+fn split_tests(arguments: &[FunctionArg]) -> (Vec<FunctionArg>, Vec<&Expr>) {
+    let mut tests = Vec::new();
+    let mut others = Vec::new();
+    for argument in arguments {
+        match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if is_test(expr) => tests.push(expr),
+            _ => others.push(argument.clone()),
+        }
+    }
+    (others, tests)
+}
+
+fn is_test(expr: &Expr) -> bool {
+    let Expr::BinaryOp { left, .. } = expr else {
+        return false;
+    };
+    let Expr::Function(function) = &**left else {
+        return false;
+    };
+    aggregate(&function.name.to_string().to_ascii_lowercase()).is_some()
+}
+
+/// True for the call of `did`.
+pub(super) fn is_did(function: &Function) -> bool {
+    function.name.to_string().eq_ignore_ascii_case("did")
+}
+
+fn is_user_id(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(ident) => ident.value.eq_ignore_ascii_case("user_id"),
+        Expr::CompoundIdentifier(parts) => parts
+            .last()
+            .is_some_and(|part| part.value.eq_ignore_ascii_case("user_id")),
+        _ => false,
+    }
+}
+
+fn aggregate(name: &str) -> Option<Aggregate> {
+    Some(match name {
+        "sum" => Aggregate::Sum,
+        "avg" => Aggregate::Avg,
+        "min" => Aggregate::Min,
+        "max" => Aggregate::Max,
+        "count_distinct" => Aggregate::CountDistinct,
+        _ => return None,
+    })
+}
+
+fn comparison(operator: &BinaryOperator) -> Option<Comparison> {
+    Some(match operator {
+        BinaryOperator::Eq => Comparison::Equal,
+        BinaryOperator::NotEq => Comparison::NotEqual,
+        BinaryOperator::Lt => Comparison::Less,
+        BinaryOperator::LtEq => Comparison::LessOrEqual,
+        BinaryOperator::Gt => Comparison::Greater,
+        BinaryOperator::GtEq => Comparison::GreaterOrEqual,
+        _ => return None,
+    })
+}

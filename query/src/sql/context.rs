@@ -1,0 +1,93 @@
+//! What the parts of one statement share: the snapshot, the settings, the remarks.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use datafusion::execution::SessionState;
+use pugmark_engine::Snapshot;
+
+use super::catalog::Catalog;
+use super::settings::Settings;
+use crate::behaviour::Skipped;
+use crate::exec::{CancelToken, Executor, QueryOptions};
+
+/// One statement's surroundings.
+pub(super) struct Context {
+    pub(super) snapshot: Snapshot,
+    pub(super) catalog: Arc<Catalog>,
+    pub(super) settings: Settings,
+    pub(super) zone_name: Arc<str>,
+    /// The present, in microseconds since 1970-01-01 UTC.
+    pub(super) as_of: i64,
+    /// For constants in filters.
+    pub(super) state: SessionState,
+    remarks: Mutex<BTreeSet<String>>,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Context")
+            .field("as_of", &self.as_of)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Context {
+    pub(super) fn new(
+        snapshot: Snapshot,
+        catalog: Arc<Catalog>,
+        settings: Settings,
+        as_of: i64,
+        state: SessionState,
+    ) -> Self {
+        Self {
+            snapshot,
+            catalog,
+            zone_name: Arc::from(settings.zone_name.as_str()),
+            settings,
+            as_of,
+            state,
+            remarks: Mutex::new(BTreeSet::new()),
+        }
+    }
+
+    /// Threads of a query.
+    pub(super) fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.settings.threads.unwrap_or_else(all)
+    }
+
+    /// An executor for the present `as_of`, stopped by `cancel`.
+    pub(super) fn executor(&self, as_of: i64, cancel: &CancelToken) -> Executor {
+        Executor::new(self.snapshot.clone()).with_options(QueryOptions {
+            as_of: Some(as_of),
+            threads: Some(self.threads()),
+            memory_bytes: self.settings.memory_bytes,
+            deadline: self.settings.deadline,
+            cancel: cancel.clone(),
+            ..QueryOptions::default()
+        })
+    }
+
+    /// Keeps a remark, once.
+    pub(super) fn remark(&self, remark: String) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.insert(remark);
+    }
+
+    /// Remarks on values that comparisons could not use.
+    pub(super) fn remark_skipped(&self, skipped: &Skipped) {
+        for (name, count) in skipped.iter() {
+            let values = if count == 1 { "value" } else { "values" };
+            self.remark(format!(
+                "{count} {values} of `{name}` could not be compared for their type and were passed over"
+            ));
+        }
+    }
+
+    /// The remarks so far.
+    pub(super) fn remarks(&self) -> Vec<String> {
+        let remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        remarks.iter().cloned().collect()
+    }
+}

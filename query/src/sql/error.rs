@@ -1,0 +1,149 @@
+//! What can be wrong with a statement, and where in its text.
+
+use std::fmt;
+
+use datafusion::common::{DataFusionError, Location};
+use datafusion::sql::sqlparser::parser::ParserError;
+use datafusion::sql::sqlparser::tokenizer::Span as TextSpan;
+use thiserror::Error;
+
+use crate::error::{Invalid, ZoneError};
+use crate::exec::QueryError;
+
+/// A place in the text of a statement; both count from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The line.
+    pub line: u64,
+    /// The character of the line.
+    pub column: u64,
+}
+
+/// Why a statement has no answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SqlError {
+    /// The text, or something named in it, is wrong.
+    #[error("{}{problem}", at(.place))]
+    Statement {
+        /// Where, if it can be told.
+        place: Option<Place>,
+        /// What is wrong, and what to write instead where that is known.
+        problem: String,
+    },
+    /// A question of Pugmark's own failed.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Open(#[from] pugmark_engine::OpenError),
+    /// Planning or running it failed.
+    #[error("{}", plainly(.0))]
+    Engine(#[from] DataFusionError),
+}
+
+fn at(place: &Option<Place>) -> String {
+    place.map_or_else(String::new, |place| format!("{place}: "))
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "line {}, column {}", self.line, self.column)
+    }
+}
+
+impl Place {
+    /// Where a span begins; nothing is known of an empty one.
+    pub(super) fn of(span: TextSpan) -> Option<Self> {
+        (span.start.line > 0).then_some(Self {
+            line: span.start.line,
+            column: span.start.column,
+        })
+    }
+}
+
+impl From<Location> for Place {
+    fn from(location: Location) -> Self {
+        Self {
+            line: location.line,
+            column: location.column,
+        }
+    }
+}
+
+impl SqlError {
+    /// An error at a place.
+    pub(super) fn at(span: TextSpan, problem: impl Into<String>) -> Self {
+        Self::Statement {
+            place: Place::of(span),
+            problem: problem.into(),
+        }
+    }
+
+    /// An error about the whole statement.
+    pub(super) fn of(problem: impl Into<String>) -> Self {
+        Self::Statement {
+            place: None,
+            problem: problem.into(),
+        }
+    }
+
+    /// What a question's own check said, at the call that asks it.
+    pub(super) fn invalid(span: TextSpan, call: &str, invalid: &Invalid) -> Self {
+        Self::at(span, format!("{call}: {invalid}"))
+    }
+}
+
+impl From<ParserError> for SqlError {
+    fn from(error: ParserError) -> Self {
+        let text = match error {
+            ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
+            ParserError::RecursionLimitExceeded => {
+                return Self::of("the statement nests too deep; build it up with WITH");
+            }
+        };
+        // The parser appends the place to its text.
+        let found = text.rsplit_once(" at Line: ").and_then(|(what, place)| {
+            let (line, column) = place.split_once(", Column: ")?;
+            let place = Place {
+                line: line.trim().parse().ok()?,
+                column: column.trim().parse().ok()?,
+            };
+            Some((what.to_owned(), place))
+        });
+        match found {
+            Some((problem, place)) => Self::Statement {
+                place: Some(place),
+                problem,
+            },
+            None => Self::of(text),
+        }
+    }
+}
+
+impl From<ZoneError> for SqlError {
+    fn from(error: ZoneError) -> Self {
+        Self::of(error.to_string())
+    }
+}
+
+/// The message without the layers that it came through, and with its place where it has one.
+fn plainly(error: &DataFusionError) -> String {
+    let root = error.find_root();
+    if let DataFusionError::External(inner) = root {
+        return inner.to_string();
+    }
+    let text = match root {
+        DataFusionError::Plan(text)
+        | DataFusionError::Execution(text)
+        | DataFusionError::NotImplemented(text)
+        | DataFusionError::Configuration(text)
+        | DataFusionError::ResourcesExhausted(text) => text.clone(),
+        other => other.strip_backtrace(),
+    };
+    let place = error
+        .diagnostic()
+        .and_then(|diagnostic| diagnostic.span)
+        .map(|span| Place::from(span.start));
+    format!("{}{text}", at(&place))
+}

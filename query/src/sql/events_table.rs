@@ -1,0 +1,391 @@
+//! The table `events`.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow_array::{
+    ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
+    UInt32Array,
+};
+use arrow_schema::SchemaRef;
+use arrow_select::take::take;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use pugmark_engine::UserKey;
+use roaring::RoaringBitmap;
+
+use super::arrays::property_array;
+use super::bind::event_property;
+use super::catalog::ColumnType;
+use super::constant::Constants;
+use super::context::Context;
+use super::ids::id_array;
+use super::produce::{ProduceError, ProduceExec, Producer, Sink};
+use super::translate::{BoundColumn, Translator};
+use super::users_table::user_ids;
+use crate::behaviour::{Comparison, Condition, Literal, Operand, TimeRange, TimeSpec, any};
+use crate::exec::table_scan::{EventBlock, EventScan};
+
+/// Rows of a batch, at most.
+const BATCH_ROWS: usize = 1 << 15;
+
+/// Events of a snapshot.
+#[derive(Debug)]
+pub(super) struct EventsTable {
+    context: Arc<Context>,
+    schema: SchemaRef,
+}
+
+/// What filters come to.
+enum Pushed {
+    /// Of events.
+    Condition(Condition),
+    /// Only these users' events.
+    Users(RoaringBitmap),
+}
+
+impl EventsTable {
+    pub(super) fn new(context: &Arc<Context>) -> Self {
+        Self {
+            context: Arc::clone(context),
+            schema: context.catalog.events_schema(&context.zone_name),
+        }
+    }
+
+    fn push(&self, filter: &Expr) -> Option<Pushed> {
+        if let Some(ids) = user_ids(filter) {
+            let mut ordinals = RoaringBitmap::new();
+            for id in ids {
+                let found = self.context.snapshot.find(UserKey::from_text(&id));
+                if let Some(ordinal) = found.ok()? {
+                    ordinals.insert(ordinal.0);
+                }
+            }
+            return Some(Pushed::Users(ordinals));
+        }
+        let translator = Translator {
+            constants: Constants {
+                state: &self.context.state,
+                zone: &self.context.zone_name,
+            },
+            column: &|name| self.column(name),
+        };
+        let condition = translator.condition(filter).ok().flatten();
+        condition
+            .filter(|condition| condition.validate().is_ok())
+            .map(Pushed::Condition)
+    }
+
+    /// What a column is to a condition, where both mean the same.
+    fn column(&self, name: &str) -> Option<BoundColumn> {
+        let bound = |operand, is_time, is_bool| BoundColumn {
+            operand,
+            is_time,
+            is_bool,
+        };
+        match name {
+            "event" => Some(bound(Operand::EventName, false, false)),
+            "time" => Some(bound(Operand::Time, true, false)),
+            "user_id" => None,
+            _ => {
+                let (name, seen) = event_property(&self.context.catalog, name)?;
+                let kind = seen.column_type();
+                seen.is_plain().then(|| {
+                    bound(
+                        Operand::Property(name.to_owned()),
+                        kind == ColumnType::Timestamp,
+                        kind == ColumnType::Bool,
+                    )
+                })
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for EventsTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        let support = |filter: &&Expr| match self.push(filter) {
+            Some(_) => TableProviderFilterPushDown::Exact,
+            None => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(support).collect())
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let mut condition = any();
+        let mut users: Option<RoaringBitmap> = None;
+        for filter in filters {
+            match self.push(filter) {
+                Some(Pushed::Condition(part)) => condition = condition.and(part),
+                Some(Pushed::Users(ids)) => {
+                    users = Some(match users {
+                        Some(users) => users & ids,
+                        None => ids,
+                    });
+                }
+                None => {}
+            }
+        }
+        let whole = TimeSpec::default().resolve(self.context.as_of);
+        let (condition, range) = split_range(condition, whole);
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let projection = projection.unwrap_or(&all);
+        let schema = Arc::new(self.schema.project(projection)?);
+        let columns: Vec<Source> = schema
+            .fields()
+            .iter()
+            .map(|field| self.source(field.name()))
+            .collect();
+        let mut scan = EventScan::new(condition, range);
+        scan.users = users;
+        scan.with_users = columns.iter().any(|source| matches!(source, Source::Id));
+        let producer = EventsProducer {
+            context: Arc::clone(&self.context),
+            scan,
+            columns,
+            schema,
+        };
+        Ok(Arc::new(ProduceExec::new(Arc::new(producer), limit)))
+    }
+}
+
+impl EventsTable {
+    fn source(&self, name: &str) -> Source {
+        match name {
+            "user_id" => Source::Id,
+            "time" => Source::Time,
+            "event" => Source::Event,
+            _ => match event_property(&self.context.catalog, name) {
+                Some((name, seen)) => Source::Property(name.to_owned(), seen.column_type()),
+                None => Source::Property(name.to_owned(), ColumnType::Text),
+            },
+        }
+    }
+}
+
+/// The range of times that a condition leaves of `range`, and the rest of the condition.
+pub(super) fn split_range(condition: Condition, mut range: TimeRange) -> (Condition, TimeRange) {
+    let parts = match condition {
+        Condition::And(parts) => parts,
+        single => vec![single],
+    };
+    let mut rest = any();
+    let mut waiting = parts;
+    while let Some(part) = waiting.pop() {
+        match part {
+            Condition::And(parts) => waiting.extend(parts),
+            Condition::Compare {
+                operand: Operand::Time,
+                comparison,
+                literal: Literal::Timestamp(micros),
+            } if comparison != Comparison::NotEqual => {
+                let (first, last) = match comparison {
+                    Comparison::Greater => (micros.checked_add(1), None),
+                    Comparison::GreaterOrEqual => (Some(micros), None),
+                    Comparison::Less => (None, micros.checked_sub(1)),
+                    Comparison::LessOrEqual => (None, Some(micros)),
+                    _ => (Some(micros), Some(micros)),
+                };
+                range.first = range.first.max(first.unwrap_or(i64::MIN));
+                range.last = range.last.min(last.unwrap_or(i64::MAX));
+            }
+            Condition::Constant(crate::behaviour::Truth::True) => {}
+            part => rest = part.and(rest),
+        }
+    }
+    (rest, range)
+}
+
+/// Where a column comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    Id,
+    Time,
+    Event,
+    Property(String, ColumnType),
+}
+
+/// Reads events.
+#[derive(Debug)]
+struct EventsProducer {
+    context: Arc<Context>,
+    scan: EventScan,
+    columns: Vec<Source>,
+    schema: SchemaRef,
+}
+
+impl EventsProducer {
+    fn block(&self, block: &EventBlock<'_>, sink: &mut Sink) -> Result<(), ProduceError> {
+        if self.columns.is_empty() {
+            let rows = block.selected.as_ref().map_or(block.rows.len(), Vec::len);
+            let rows = RecordBatchOptions::new().with_row_count(Some(rows));
+            let batch =
+                RecordBatch::try_new_with_options(Arc::clone(&self.schema), Vec::new(), &rows)?;
+            return sink.put(batch);
+        }
+        let count = block.rows.len();
+        let mut start = 0;
+        let mut selected = block.selected.as_deref();
+        while start < count {
+            let places = start..(start + BATCH_ROWS).min(count);
+            start = places.end;
+            let taken = selected.as_mut().map(|rest| {
+                let end = rest.partition_point(|&place| (place as usize) < places.end);
+                let (now, later) = rest.split_at(end);
+                *rest = later;
+                now
+            });
+            if taken.is_some_and(<[u32]>::is_empty) {
+                continue;
+            }
+            sink.put(self.batch(block, places, taken)?)?;
+        }
+        Ok(())
+    }
+
+    /// The rows at `places`, or those of them that are taken.
+    fn batch(
+        &self,
+        block: &EventBlock<'_>,
+        places: Range<usize>,
+        taken: Option<&[u32]>,
+    ) -> Result<RecordBatch, ProduceError> {
+        let taken = taken.filter(|taken| taken.len() < places.len());
+        let places_taken = taken.map(|taken| {
+            let first = places.start as u32;
+            UInt32Array::from_iter_values(taken.iter().map(|place| place - first))
+        });
+        let mut arrays = Vec::with_capacity(self.columns.len());
+        for source in &self.columns {
+            let whole = self.array(source, block, &places)?;
+            arrays.push(match &places_taken {
+                Some(taken) => take(&whole, taken, None)?,
+                None => whole,
+            });
+        }
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
+    }
+
+    fn array(
+        &self,
+        source: &Source,
+        block: &EventBlock<'_>,
+        places: &Range<usize>,
+    ) -> Result<ArrayRef, ProduceError> {
+        Ok(match source {
+            Source::Id => self.ids(block, places)?,
+            Source::Time => {
+                let times = places.clone().map(|place| block.times.get(place));
+                let times = TimestampMicrosecondArray::from_iter_values(times);
+                Arc::new(times.with_timezone(Arc::clone(&self.context.zone_name)))
+            }
+            Source::Event => Arc::new(match &block.names {
+                Some(names) => {
+                    let names = places.clone().map(|place| names.get(place));
+                    StringViewArray::from_iter_values(names)
+                }
+                None => same_text(block.run.name(), places.len()),
+            }),
+            Source::Property(name, column_type) => {
+                let column = block.run.properties()?.get(name)?;
+                let first = block.rows.start;
+                let rows = first + places.start as u32..first + places.end as u32;
+                property_array(column.as_ref(), *column_type, &self.context.zone_name, rows)?
+            }
+        })
+    }
+
+    /// Each user's id once, its rows pointing to it.
+    fn ids(&self, block: &EventBlock<'_>, places: &Range<usize>) -> Result<ArrayRef, ProduceError> {
+        let starts = &block.starts.starts;
+        let row = |place: usize| block.rows.start + place as u32;
+        let (first_row, end_row) = (row(places.start), row(places.end));
+        let first = starts
+            .partition_point(|&start| start <= first_row)
+            .saturating_sub(1);
+        let last = starts.partition_point(|&start| start < end_row);
+        let base = u32::from(block.key) << 16;
+        let lows = block.starts.users.iter().skip(first).take(last - first);
+        let ordinals: Vec<u32> = lows.map(|low| base | u32::from(low)).collect();
+        let ids = id_array(self.context.snapshot.dictionary(), &ordinals)?;
+        let mut user_of = Vec::with_capacity(places.len());
+        for user in 0..ordinals.len() {
+            let start = starts[first + user].max(first_row);
+            let end = starts[first + user + 1].min(end_row);
+            user_of.extend(std::iter::repeat_n(
+                user as u32,
+                end.saturating_sub(start) as usize,
+            ));
+        }
+        Ok(take(&ids, &UInt32Array::from(user_of), None)?)
+    }
+}
+
+/// A text again and again, stored once.
+fn same_text(text: &str, count: usize) -> StringViewArray {
+    let one = StringViewArray::from_iter_values([text]);
+    let views = vec![one.views().first().copied().unwrap_or_default(); count];
+    StringViewArray::new(views.into(), one.data_buffers().to_vec(), None)
+}
+
+impl Producer for EventsProducer {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn partitions(&self) -> usize {
+        self.context.threads()
+    }
+
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<&String> = self
+            .schema
+            .fields()
+            .iter()
+            .map(|field| field.name())
+            .collect();
+        write!(
+            out,
+            "PugmarkExec: events, columns={columns:?}, condition={}",
+            self.scan.condition
+        )
+    }
+
+    fn restart(&self) -> Arc<dyn Producer> {
+        Arc::new(Self {
+            context: Arc::clone(&self.context),
+            scan: self.scan.restarted(),
+            columns: self.columns.clone(),
+            schema: Arc::clone(&self.schema),
+        })
+    }
+
+    fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
+        let executor = self.context.executor(self.context.as_of, &sink.cancel);
+        let skipped = executor.scan_events(&self.scan, |block| self.block(&block, sink))?;
+        self.context.remark_skipped(&skipped);
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! A call in FROM as a table.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow_schema::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+
+use super::answers::{AnswerError, Question};
+use super::context::Context;
+use super::produce::{ProduceError, ProduceExec, Producer, Sink};
+
+/// Rows of a batch, at most.
+const BATCH_ROWS: usize = 1 << 15;
+
+/// The answer of a question.
+#[derive(Debug)]
+pub(super) struct FunctionTable {
+    context: Arc<Context>,
+    question: Question,
+    schema: SchemaRef,
+}
+
+impl FunctionTable {
+    pub(super) fn new(context: &Arc<Context>, question: Question) -> Self {
+        Self {
+            schema: question.ask.schema(&context.zone_name),
+            context: Arc::clone(context),
+            question,
+        }
+    }
+}
+
+#[async_trait]
+impl TableProvider for FunctionTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Temporary
+    }
+
+    async fn scan(
+        &self,
+        _state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(projection) => Arc::new(self.schema.project(projection)?),
+            None => Arc::clone(&self.schema),
+        };
+        let producer = FunctionProducer {
+            context: Arc::clone(&self.context),
+            question: self.question.clone(),
+            projection: projection.cloned(),
+            schema,
+        };
+        Ok(Arc::new(ProduceExec::new(Arc::new(producer), limit)))
+    }
+}
+
+/// Asks the question.
+#[derive(Clone, Debug)]
+struct FunctionProducer {
+    context: Arc<Context>,
+    question: Question,
+    projection: Option<Vec<usize>>,
+    schema: SchemaRef,
+}
+
+impl Producer for FunctionProducer {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn partitions(&self) -> usize {
+        // It runs on threads of its own.
+        1
+    }
+
+    fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "PugmarkExec: {}", self.question.ask)
+    }
+
+    fn restart(&self) -> Arc<dyn Producer> {
+        Arc::new(self.clone())
+    }
+
+    fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
+        let executor = self.context.executor(self.question.as_of, &sink.cancel);
+        let answer = self.question.answer(&executor, &self.context.zone_name);
+        let answer = answer.map_err(|error| match error {
+            AnswerError::Query(error) => ProduceError::from(error),
+            AnswerError::Arrow(error) => ProduceError::from(error),
+        })?;
+        self.context.remark_skipped(&answer.notices.skipped);
+        let rows = match &self.projection {
+            Some(projection) => answer.rows.project(projection)?,
+            None => answer.rows,
+        };
+        let mut start = 0;
+        while start < rows.num_rows() {
+            let length = BATCH_ROWS.min(rows.num_rows() - start);
+            sink.put(rows.slice(start, length))?;
+            start += length;
+        }
+        Ok(())
+    }
+}

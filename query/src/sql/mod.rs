@@ -1,0 +1,56 @@
+//! SQL over a store: Apache DataFusion with Pugmark's tables, predicates and functions in it.
+//!
+//! ```text
+//! Session      one statement after the other        settings   as_of, zone, memory, deadline
+//! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
+//! catalog      event names, columns and types        context    what a statement's parts share
+//! users_table, events_table, answers                 what is read: as leaves of a plan (produce)
+//! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
+//! ```
+//!
+//! ```
+//! use futures::TryStreamExt;
+//! use pugmark_engine::{BatchBuilder, Store};
+//! use pugmark_query::sql::Session;
+//! # let directory = tempfile::tempdir()?;
+//! let store = Store::builder(directory.path()).open()?;
+//! let mut batch = BatchBuilder::new();
+//! batch.event("ann", 1_000_000, "cart");
+//! batch.event("bob", 2_000_000, "cart");
+//! batch.event("bob", 3_000_000, "purchase");
+//! store.append(batch.finish()?)?;
+//! let session = Session::new(store);
+//! let abandoned = "SELECT user_id FROM users WHERE did('cart') AND NOT did('purchase')";
+//! # tokio::runtime::Runtime::new()?.block_on(async {
+//! let answer = session.sql(abandoned).await?;
+//! let batches: Vec<_> = answer.rows.try_collect().await?;
+//! assert_eq!(batches[0].num_rows(), 1);
+//! # Ok::<(), pugmark_query::sql::SqlError>(()) })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod answers;
+mod arrays;
+mod bind;
+mod catalog;
+mod constant;
+mod context;
+mod error;
+mod events_table;
+mod function_table;
+mod guard;
+mod ids;
+mod nearest;
+mod produce;
+mod schema;
+mod session;
+mod settings;
+mod translate;
+mod users_table;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{Place, SqlError};
+pub use session::{Session, SqlAnswer, SqlRows};
+pub use settings::Settings;

@@ -1,0 +1,428 @@
+//! A session: statements one after the other, each over a snapshot of its own.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::task::{Poll, ready};
+
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::{SQLOptions, SessionContext};
+use datafusion::execution::memory_pool::FairSpillPool;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::prelude::{DataFrame, SessionConfig};
+use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
+use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use futures::{Stream, StreamExt, TryStreamExt};
+use hashbrown::HashMap;
+use pugmark_engine::segment::Segment;
+use pugmark_engine::{Snapshot, Store};
+
+use super::bind::subqueries::Subqueries;
+use super::bind::{Binder, Bound, ConditionColumns};
+use super::catalog::Catalog;
+use super::context::Context;
+use super::error::SqlError;
+use super::events_table::EventsTable;
+use super::function_table::FunctionTable;
+use super::guard;
+use super::schema::{CATALOG, SCHEMA, StatementCatalog};
+use super::settings::Settings;
+use super::users_table::UsersTable;
+use crate::exec::QueryError;
+
+/// Most subqueries inside conditions that stand inside each other.
+const MOST_ROUNDS: usize = 32;
+
+/// Answers SQL statements about a store.
+///
+/// Needs a Tokio runtime to run in. Statements see all that was acknowledged before they began.
+#[derive(Debug)]
+pub struct Session {
+    store: Store,
+    settings: Mutex<Settings>,
+    base: SessionState,
+    known: Mutex<Option<KnownCatalog>>,
+}
+
+/// The names of a snapshot, for as long as its segments stay.
+#[derive(Debug)]
+struct KnownCatalog {
+    segments: Vec<Weak<Segment>>,
+    catalog: Arc<Catalog>,
+}
+
+/// The answer to a statement.
+#[derive(Debug)]
+pub struct SqlAnswer {
+    /// The columns.
+    pub schema: SchemaRef,
+    /// The rows, made while they are read.
+    pub rows: SqlRows,
+}
+
+/// The rows of an answer.
+pub struct SqlRows {
+    batches: SendableRecordBatchStream,
+    context: Arc<Context>,
+    deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl std::fmt::Debug for SqlRows {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("SqlRows").finish_non_exhaustive()
+    }
+}
+
+impl SqlRows {
+    /// Remarks on the answer: complete once all rows were read.
+    pub fn remarks(&self) -> Vec<String> {
+        self.context.remarks()
+    }
+}
+
+impl Stream for SqlRows {
+    type Item = Result<RecordBatch, SqlError>;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        waker: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(waker).is_ready()
+        {
+            let limit = self.context.settings.deadline.unwrap_or_default();
+            let error = QueryError::DeadlineExceeded(limit);
+            return Poll::Ready(Some(Err(error.into())));
+        }
+        let batch = ready!(self.batches.poll_next_unpin(waker));
+        Poll::Ready(batch.map(|batch| batch.map_err(SqlError::from)))
+    }
+}
+
+impl Session {
+    /// A session with the default settings.
+    pub fn new(store: Store) -> Self {
+        let config = SessionConfig::new()
+            .with_default_catalog_and_schema(CATALOG, SCHEMA)
+            .with_create_default_catalog_and_schema(false)
+            .with_information_schema(true)
+            .set_bool("datafusion.sql_parser.collect_spans", true)
+            .set_str("datafusion.sql_parser.dialect", "PostgreSQL");
+        let base = SessionStateBuilder::new()
+            .with_config(config)
+            .with_default_features()
+            .build();
+        Self {
+            store,
+            settings: Mutex::new(Settings::default()),
+            base,
+            known: Mutex::new(None),
+        }
+    }
+
+    /// The same session with other settings.
+    pub fn with_settings(self, settings: Settings) -> Self {
+        self.change(|own| *own = settings);
+        self
+    }
+
+    /// The settings as they are now.
+    pub fn settings(&self) -> Settings {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.clone()
+    }
+
+    /// Changes the settings of the statements that follow.
+    pub fn change(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Answers one statement.
+    ///
+    /// # Errors
+    /// Names the place in the text where it is wrong, and the nearest known name. Errors that come up
+    /// while rows are made are given by the rows.
+    pub async fn sql(&self, text: &str) -> Result<SqlAnswer, SqlError> {
+        let mut statements = parse(text)?;
+        match (statements.pop(), statements.pop()) {
+            (Some(statement), None) => self.run(statement).await,
+            (Some(_), Some(_)) => Err(SqlError::of(
+                "there are several statements; send one at a time",
+            )),
+            (None, _) => Err(SqlError::of("there is no statement")),
+        }
+    }
+
+    /// Takes a text of several statements apart, each to be given to [`Session::sql`].
+    ///
+    /// # Errors
+    /// Where the text cannot be parsed.
+    pub fn split(&self, text: &str) -> Result<Vec<String>, SqlError> {
+        let statements = parse(text)?;
+        Ok(statements.iter().map(DFStatement::to_string).collect())
+    }
+
+    async fn run(&self, statement: DFStatement) -> Result<SqlAnswer, SqlError> {
+        if let Some(changed) = self.set(&statement)? {
+            return Ok(changed);
+        }
+        let settings = self.settings();
+        let snapshot = self.store.snapshot()?;
+        let context = self.context(snapshot, settings)?;
+        self.run_in(&context, statement).await
+    }
+
+    fn context(&self, snapshot: Snapshot, settings: Settings) -> Result<Arc<Context>, SqlError> {
+        let catalog = self.catalog(&snapshot)?;
+        let as_of = settings.as_of.unwrap_or(snapshot.taken_at());
+        let state = self.state(&settings, as_of, None)?;
+        Ok(Arc::new(Context::new(
+            snapshot, catalog, settings, as_of, state,
+        )))
+    }
+
+    /// DataFusion's state for a statement.
+    fn state(
+        &self,
+        settings: &Settings,
+        as_of: i64,
+        tables: Option<StatementCatalog>,
+    ) -> Result<SessionState, SqlError> {
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes)))
+            .build_arc()?;
+        let mut config = self.base.config().clone();
+        config.options_mut().execution.time_zone = Some(settings.zone_name.clone());
+        if let Some(threads) = settings.threads {
+            config = config.with_target_partitions(threads.max(1));
+        }
+        let mut props = ExecutionProps::new();
+        props.query_execution_start_time = chrono::DateTime::from_timestamp_micros(as_of);
+        let mut builder = SessionStateBuilder::new_from_existing(self.base.clone())
+            .with_config(config)
+            .with_runtime_env(runtime)
+            .with_execution_props(props);
+        if let Some(tables) = tables {
+            builder = builder.with_catalog_list(Arc::new(tables));
+        }
+        Ok(builder.build())
+    }
+
+    /// The names of a snapshot, read again only where its segments differ.
+    fn catalog(&self, snapshot: &Snapshot) -> Result<Arc<Catalog>, SqlError> {
+        let segments: Vec<Weak<Segment>> = snapshot.segments().iter().map(Arc::downgrade).collect();
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = known.as_ref()
+            && known.segments.len() == segments.len()
+            && known
+                .segments
+                .iter()
+                .zip(&segments)
+                .all(|(one, other)| one.ptr_eq(other))
+        {
+            return Ok(Arc::clone(&known.catalog));
+        }
+        let catalog = Arc::new(Catalog::read(snapshot).map_err(QueryError::from)?);
+        *known = Some(KnownCatalog {
+            segments,
+            catalog: Arc::clone(&catalog),
+        });
+        Ok(catalog)
+    }
+
+    async fn run_in(
+        &self,
+        context: &Arc<Context>,
+        mut statement: DFStatement,
+    ) -> Result<SqlAnswer, SqlError> {
+        let bound = self.bind(context, &mut statement).await?;
+        let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
+        tables.insert("events".to_owned(), Arc::new(EventsTable::new(context)));
+        tables.insert(
+            "users".to_owned(),
+            Arc::new(UsersTable::new(context, Vec::new())),
+        );
+        for (name, dids) in bound.users {
+            tables.insert(name, Arc::new(UsersTable::new(context, dids)));
+        }
+        for (name, question) in bound.questions {
+            tables.insert(name, Arc::new(FunctionTable::new(context, question)));
+        }
+        let catalog = StatementCatalog::new(tables);
+        let state = self.state(&context.settings, context.as_of, Some(catalog))?;
+        let mut session = SessionContext::new_with_state(state);
+        if context.settings.files {
+            session = session.enable_url_table();
+        }
+        // A copy that does not take the system's clock for the present.
+        let state = session.state_ref().read().clone();
+        let plan = state.statement_to_plan(statement).await?;
+        let files = context.settings.files;
+        SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_dml(files)
+            .with_allow_statements(false)
+            .verify_plan(&plan)
+            .map_err(|_| refused(files))?;
+        let batches = DataFrame::new(state, plan).execute_stream().await?;
+        let deadline = context.settings.deadline;
+        Ok(SqlAnswer {
+            schema: batches.schema(),
+            rows: SqlRows {
+                batches,
+                context: Arc::clone(context),
+                deadline: deadline.map(|limit| Box::pin(tokio::time::sleep(limit))),
+            },
+        })
+    }
+
+    /// Takes Pugmark's own out of a statement, running the subqueries of conditions on the way.
+    async fn bind(
+        &self,
+        context: &Arc<Context>,
+        statement: &mut DFStatement,
+    ) -> Result<Bound, SqlError> {
+        let columns = ConditionColumns::new(&context.catalog, &context.zone_name)?;
+        let mut subqueries = Subqueries::default();
+        for _round in 0..MOST_ROUNDS {
+            let mut tried = statement.clone();
+            let bound = {
+                let binder = Binder {
+                    context,
+                    columns: &columns,
+                    subqueries: &subqueries,
+                };
+                bind_in(&binder, &mut tried)?
+            };
+            let missing = subqueries.take_missing();
+            if missing.is_empty() {
+                *statement = tried;
+                return Ok(bound);
+            }
+            for (text, query) in missing {
+                let values = Box::pin(self.values(context, query)).await?;
+                subqueries.insert(text, values);
+            }
+        }
+        Err(SqlError::of(format!(
+            "more than {MOST_ROUNDS} subqueries stand inside each other in conditions"
+        )))
+    }
+
+    /// The values of a subquery of one column.
+    async fn values(
+        &self,
+        context: &Arc<Context>,
+        query: Query,
+    ) -> Result<Vec<ScalarValue>, SqlError> {
+        let text = query.to_string();
+        let statement = DFStatement::Statement(Box::new(Statement::Query(Box::new(query))));
+        let answer = self.run_in(context, statement).await?;
+        if answer.schema.fields().len() != 1 {
+            return Err(SqlError::of(format!("`{text}` must have one column")));
+        }
+        let batches: Vec<RecordBatch> = answer.rows.try_collect().await?;
+        let mut values = Vec::new();
+        for batch in batches {
+            for row in 0..batch.num_rows() {
+                values.push(ScalarValue::try_from_array(batch.column(0), row)?);
+            }
+        }
+        Ok(values)
+    }
+
+    /// Changes a setting, where that is what the statement says.
+    fn set(&self, statement: &DFStatement) -> Result<Option<SqlAnswer>, SqlError> {
+        let DFStatement::Statement(statement) = statement else {
+            return Ok(None);
+        };
+        let Statement::Set(set) = &**statement else {
+            return Ok(None);
+        };
+        let (name, value) = match set {
+            Set::SingleAssignment {
+                variable, values, ..
+            } => {
+                let value = values.first().map(plain_text).unwrap_or_default();
+                (variable.to_string().to_ascii_lowercase(), value)
+            }
+            Set::SetTimeZone { value, .. } => ("time_zone".to_owned(), plain_text(value)),
+            other => return Err(SqlError::of(format!("`{other}` is not supported"))),
+        };
+        let mut settings = self.settings();
+        settings.assign(&name, &value)?;
+        self.change(|own| *own = settings.clone());
+        let snapshot = self.store.snapshot()?;
+        let context = self.context(snapshot, settings)?;
+        let schema: SchemaRef = Arc::new(arrow_schema::Schema::empty());
+        let batches = datafusion::physical_plan::EmptyRecordBatchStream::new(Arc::clone(&schema));
+        Ok(Some(SqlAnswer {
+            schema,
+            rows: SqlRows {
+                batches: Box::pin(batches),
+                context,
+                deadline: None,
+            },
+        }))
+    }
+}
+
+fn plain_text(expr: &datafusion::sql::sqlparser::ast::Expr) -> String {
+    use datafusion::sql::sqlparser::ast::Expr;
+    match expr {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => text.clone(),
+            other => other.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
+fn refused(files: bool) -> SqlError {
+    SqlError::of(match files {
+        true => "only queries, EXPLAIN, COPY and SET can be run here",
+        false => "only queries, EXPLAIN and SET can be run here",
+    })
+}
+
+/// Parses statements, after a look at what they would cost.
+fn parse(text: &str) -> Result<Vec<DFStatement>, SqlError> {
+    guard::check(text)?;
+    let statements = DFParserBuilder::new(text)
+        .with_dialect(&PostgreSqlDialect {})
+        .build()
+        .and_then(|mut parser| parser.parse_statements());
+    match statements {
+        Ok(statements) => Ok(statements.into()),
+        Err(error) => match error.find_root() {
+            DataFusionError::SQL(error, _) => Err(SqlError::from((**error).clone())),
+            _ => Err(SqlError::Engine(error)),
+        },
+    }
+}
+
+fn bind_in(binder: &Binder<'_>, statement: &mut DFStatement) -> Result<Bound, SqlError> {
+    match statement {
+        DFStatement::Statement(statement) => binder.bind(statement),
+        DFStatement::Explain(explain) => bind_in(binder, &mut explain.statement),
+        DFStatement::CopyTo(copy) => match &mut copy.source {
+            CopyToSource::Query(query) => {
+                let mut inner = Statement::Query(query.clone());
+                let bound = binder.bind(&mut inner)?;
+                if let Statement::Query(inner) = inner {
+                    *query = inner;
+                }
+                Ok(bound)
+            }
+            CopyToSource::Relation(_) => Ok(Bound::default()),
+        },
+        _ => Ok(Bound::default()),
+    }
+}

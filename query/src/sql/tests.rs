@@ -1,0 +1,401 @@
+//! Statements over a small population whose answers are plain to see.
+
+use futures::TryStreamExt;
+use pugmark_engine::{BatchBuilder, Clock, Store, Value};
+
+use super::{Session, Settings, SqlError};
+
+const MINUTE: i64 = 60_000_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
+/// 2025-03-01T00:00:00Z, a Saturday.
+const START: i64 = 1_740_787_200_000_000;
+
+pub(super) struct Fixture {
+    session: Session,
+    runtime: tokio::runtime::Runtime,
+    _directory: tempfile::TempDir,
+}
+
+fn view(batch: &mut BatchBuilder, user: &str, at: i64, product: &str, price: f64) {
+    add(
+        batch,
+        user,
+        at,
+        "view",
+        &[
+            ("product_id", product.into()),
+            ("price", price.into()),
+            ("context.page.url", format!("/{product}").into()),
+        ],
+    );
+}
+
+fn add(batch: &mut BatchBuilder, user: &str, at: i64, event: &str, properties: &[(&str, Value)]) {
+    let mut row = batch.event(user, START + at, event);
+    for (name, value) in properties {
+        row = row.value(name, value);
+    }
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::builder(directory.path())
+            .options(pugmark_engine::Options {
+                clock: Clock::custom(|| START + 30 * DAY),
+                ..Default::default()
+            })
+            .open()
+            .unwrap();
+        let mut batch = BatchBuilder::new();
+        view(&mut batch, "ann", 0, "shoe", 50.0);
+        view(&mut batch, "ann", 2 * MINUTE, "hat", 20.0);
+        view(&mut batch, "bob", HOUR, "shoe", 50.0);
+        view(&mut batch, "cem", 3 * DAY, "hat", 20.0);
+        let shoe = ("product_id", Value::from("shoe"));
+        add(&mut batch, "ann", 5 * MINUTE, "cart", &[shoe.clone()]);
+        add(&mut batch, "bob", 2 * HOUR, "cart", &[shoe.clone()]);
+        let paid = ("price", Value::from(50.0));
+        add(&mut batch, "ann", 10 * MINUTE, "purchase", &[shoe, paid]);
+        store.append(batch.finish().unwrap()).unwrap();
+        store
+            .set_traits(
+                "ann",
+                START,
+                [("plan", Value::from("pro")), ("age", Value::from(30))],
+            )
+            .unwrap();
+        store
+            .set_traits("dee", START, [("plan", Value::from("free"))])
+            .unwrap();
+        Self {
+            session: Session::new(store),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+            _directory: directory,
+        }
+    }
+
+    fn try_rows(&self, sql: &str) -> Result<Vec<String>, SqlError> {
+        self.runtime.block_on(async {
+            let answer = self.session.sql(sql).await?;
+            let batches: Vec<_> = answer.rows.try_collect().await?;
+            let options = arrow_cast::display::FormatOptions::default();
+            let mut rows = Vec::new();
+            for batch in &batches {
+                let columns: Vec<_> = batch
+                    .columns()
+                    .iter()
+                    .map(|column| {
+                        arrow_cast::display::ArrayFormatter::try_new(column, &options).unwrap()
+                    })
+                    .collect();
+                for row in 0..batch.num_rows() {
+                    let cells: Vec<String> = columns
+                        .iter()
+                        .map(|column| column.value(row).to_string())
+                        .collect();
+                    rows.push(cells.join("|"));
+                }
+            }
+            Ok(rows)
+        })
+    }
+
+    fn rows(&self, sql: &str) -> Vec<String> {
+        self.try_rows(sql)
+            .unwrap_or_else(|error| panic!("{sql}: {error}"))
+    }
+
+    fn error(&self, sql: &str) -> String {
+        match self.try_rows(sql) {
+            Ok(rows) => panic!("{sql}: answered {rows:?}"),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+#[test]
+fn events_and_users_are_tables() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.rows("SELECT count(*) FROM events"), ["7"]);
+    assert_eq!(
+        fixture
+            .rows("SELECT event, count(*), sum(price) FROM events GROUP BY event ORDER BY event"),
+        ["cart|2|", "purchase|1|50.0", "view|4|140.0"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id, plan, age FROM users ORDER BY user_id"),
+        ["ann|pro|30", "bob||", "cem||", "dee|free|"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id, first_seen, last_seen FROM users WHERE user_id IN ('ann', 'dee') ORDER BY 1"),
+        ["ann|2025-03-01T00:00:00Z|2025-03-01T00:10:00Z", "dee||"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id, context.page.url FROM events WHERE time >= '2025-03-02'"),
+        ["cem|/hat"]
+    );
+}
+
+#[test]
+fn did_is_a_predicate_anywhere() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE did('cart') AND NOT did('purchase')"),
+        ["bob"]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT count(*) FROM users WHERE did(event = 'view' AND price > 30, at_least => 1)"
+        ),
+        ["2"]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT user_id, CASE WHEN did('purchase') THEN 'buyer' WHEN did(true) THEN 'guest' ELSE 'none' END kind \
+             FROM users ORDER BY 1"
+        ),
+        ["ann|buyer", "bob|guest", "cem|guest", "dee|none"]
+    );
+    assert_eq!(
+        fixture
+            .rows("SELECT * FROM users u WHERE did('view') OR u.plan = 'free' ORDER BY u.user_id"),
+        [
+            "ann|2025-03-01T00:00:00Z|2025-03-01T00:10:00Z|30|pro",
+            "bob|2025-03-01T01:00:00Z|2025-03-01T02:00:00Z||",
+            "cem|2025-03-04T00:00:00Z|2025-03-04T00:00:00Z||",
+            "dee||||free"
+        ]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT did('purchase') AS bought, count(*) FROM users GROUP BY did('purchase') ORDER BY 1"
+        ),
+        ["false|3", "true|1"]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT u.user_id, count(*) FROM users u JOIN events e ON e.user_id = u.user_id \
+             WHERE did('cart') GROUP BY 1 ORDER BY 1"
+        ),
+        ["ann|4", "bob|2"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE did('view', sum(price) > 60)"),
+        ["ann"]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT user_id FROM users WHERE did('cart', not_then => 'purchase', then_within => INTERVAL '1 hour', holding => product_id)"
+        ),
+        ["bob"]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT user_id FROM users WHERE did(event = 'view' AND product_id IN (SELECT product_id FROM events WHERE event = 'purchase')) ORDER BY 1"
+        ),
+        ["ann", "bob"]
+    );
+}
+
+#[test]
+fn questions_are_tables() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.rows(
+            "SELECT step, name, users, from_start FROM funnel(step(event = 'view'), step('cart'), step('purchase'), within => INTERVAL '30 minutes', holding => product_id)"
+        ),
+        ["1|view|3|1.0", "2|cart|1|0.3333333333333333", "3|purchase|1|0.3333333333333333"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id, level, product_id FROM funnel_users('view', 'cart', values => product_id) WHERE level = 2 ORDER BY 1"),
+        ["ann|2|[hat, shoe]", "bob|2|[shoe, shoe]"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT count(*), sum(events) FROM sessions(gap => INTERVAL '30 minutes')"),
+        ["4|7"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT event, properties FROM trail('bob')"),
+        [
+            "view|{\"context.page.url\":\"/shoe\",\"price\":50.0,\"product_id\":\"shoe\"}",
+            "cart|{\"product_id\":\"shoe\"}"
+        ]
+    );
+    assert_eq!(
+        fixture.rows(
+            "SELECT u.plan, f.level FROM funnel_users('view', 'cart') f JOIN users u USING (user_id) WHERE plan IS NOT NULL"
+        ),
+        ["pro|2"]
+    );
+    for call in [
+        "retention('view', 'purchase', period => 'week')",
+        "paths('view', steps => 2)",
+        "attribution('purchase', 'view', by => product_id)",
+        "attribution_users('purchase', 'view', by => product_id)",
+        "experiment('view', variant => product_id, goal => 'purchase')",
+        "experiment_users('view', variant => product_id, goal => 'purchase')",
+        "affinity(item => product_id)",
+        "lifecycle(period => 'day')",
+        "stickiness()",
+        "rfm('purchase', value => price)",
+        "funnel_times('view', 'cart', bins => 3)",
+        "retention_users('view', 'purchase', cohort => '2025-03-01', k => 0, period => 'day')",
+    ] {
+        assert!(
+            !fixture.rows(&format!("SELECT * FROM {call}")).is_empty(),
+            "{call}"
+        );
+    }
+}
+
+#[test]
+fn errors_name_the_place_and_the_nearest_name() {
+    let fixture = Fixture::new();
+    let errors = [
+        (
+            "SELECT count(*)\nFROM users WHERE did(prce > 3)",
+            "line 2, column 22: ",
+            "did you mean `price`",
+        ),
+        (
+            "SELECT * FROM funnel('view', 'cart', withn => INTERVAL '1 day')",
+            "line 1, column 38: ",
+            "did you mean `within`",
+        ),
+        (
+            "SELECT * FROM users WHERE did('view', at_least => 0)",
+            "line 1, column 27: ",
+            "NOT did",
+        ),
+        (
+            "SELECT * FROM funnel()",
+            "line 1, column 15: ",
+            "give steps",
+        ),
+        (
+            "SELECT * FROM events WHERE did('view')",
+            "line 1, column 28: ",
+            "put `users` into this FROM",
+        ),
+        (
+            "SELECT nothing FROM events",
+            "line 1, column 8: ",
+            "nothing",
+        ),
+        ("SELEC 1", "line 1, column 1", ""),
+        ("DROP TABLE events", "", "only queries"),
+        (
+            "SELECT * FROM retention('view', 'view', period => 'year')",
+            "line 1, column ",
+            "'month'",
+        ),
+    ];
+    for (sql, place, hint) in errors {
+        let error = fixture.error(sql);
+        assert!(
+            error.starts_with(place) && error.contains(hint),
+            "{sql}: {error}"
+        );
+    }
+}
+
+#[test]
+fn the_present_can_be_set() {
+    let fixture = Fixture::new();
+    fixture.rows("SET as_of = '2025-03-01T00:06:00Z'");
+    assert_eq!(fixture.rows("SELECT count(*) FROM events"), ["3"]);
+    assert_eq!(fixture.rows("SELECT now()"), ["2025-03-01T00:06:00Z"]);
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE did(true)"),
+        ["ann"]
+    );
+    let session = Settings::default().zone("Europe/Berlin").unwrap();
+    assert_eq!(session.zone_name(), "Europe/Berlin");
+    fixture.rows("SET as_of = default");
+    fixture.rows("SET time_zone = 'Europe/Berlin'");
+    assert_eq!(
+        fixture.rows("SELECT DISTINCT date_trunc('day', time) FROM events ORDER BY 1 LIMIT 1"),
+        ["2025-03-01T00:00:00+01:00"]
+    );
+}
+
+/// Plain SQL that asks who did something gives the same with and without bitmaps.
+#[test]
+fn idioms_mean_what_they_say() {
+    let fixture = Fixture::new();
+    let statements = [
+        (
+            "SELECT user_id FROM users WHERE user_id IN (SELECT user_id FROM events WHERE event = 'cart') ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT user_id FROM users WHERE user_id NOT IN (SELECT e.user_id FROM events e WHERE e.price > 30 OR event = 'cart') ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT user_id FROM users WHERE user_id IN (SELECT user_id FROM events WHERE event = 'view' GROUP BY user_id HAVING count(*) >= 2)",
+            true,
+        ),
+        (
+            "SELECT count(*) FROM users u WHERE EXISTS (SELECT 1 FROM events e WHERE e.user_id = u.user_id AND e.event = 'view' AND e.time < '2025-03-02')",
+            true,
+        ),
+        (
+            "SELECT u.user_id FROM users u WHERE plan = 'pro' OR NOT EXISTS (SELECT * FROM events WHERE events.user_id = u.user_id) ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT count(DISTINCT user_id) FROM events WHERE event = 'view'",
+            true,
+        ),
+        (
+            "SELECT count(DISTINCT user_id) AS viewers FROM events",
+            true,
+        ),
+        (
+            "SELECT DISTINCT user_id FROM events WHERE price < 30 ORDER BY user_id",
+            true,
+        ),
+        (
+            "SELECT user_id FROM events WHERE event = 'view' EXCEPT SELECT user_id FROM events WHERE event = 'purchase' ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT user_id FROM events WHERE event = 'view' INTERSECT (SELECT user_id FROM events WHERE event = 'cart' UNION SELECT user_id FROM events WHERE price = 20) ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT user_id FROM users WHERE user_id IN (SELECT user_id FROM events WHERE length(event) > 5)",
+            false,
+        ),
+        (
+            "SELECT user_id FROM users WHERE user_id IN (SELECT user_id FROM events GROUP BY user_id HAVING sum(price) > 60)",
+            false,
+        ),
+        (
+            "WITH events AS (SELECT 'ann' AS user_id) SELECT user_id FROM users WHERE user_id IN (SELECT user_id FROM events)",
+            false,
+        ),
+    ];
+    for (sql, recognised) in statements {
+        let explained = fixture.rows(&format!("EXPLAIN {sql}")).join("\n");
+        assert_eq!(explained.contains("did("), recognised, "{explained}");
+        let fast = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = false);
+        let slow = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = true);
+        assert_eq!(fast, slow, "{sql}");
+        assert!(!fast.is_empty(), "{sql}");
+    }
+}
+
+#[test]
+fn names_need_no_quotes() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.rows("SELECT e.context.page.url, Product_Id FROM events e WHERE e.Context.Page.URL = '/hat' ORDER BY time"),
+        ["/hat|hat", "/hat|hat"]
+    );
+}
