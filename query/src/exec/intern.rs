@@ -21,11 +21,6 @@ impl Interner {
         next
     }
 
-    /// How many texts.
-    pub(super) fn len(&self) -> usize {
-        self.numbers.len()
-    }
-
     /// The texts, each at the place of its number.
     pub(super) fn into_texts(self) -> Vec<String> {
         let mut texts: Vec<_> = self.numbers.into_iter().collect();
@@ -49,7 +44,7 @@ mod tests {
         let mut interner = Interner::default();
         let numbers = ["b", "a", "b", "", "c", "a"].map(|text| interner.number(text));
         assert_eq!(numbers, [0, 1, 0, 2, 3, 1]);
-        assert_eq!(interner.len(), 4);
+        assert_eq!(interner.numbers.len(), 4);
         assert!(interner.byte_len() > 3);
         assert_eq!(interner.into_texts(), ["b", "a", "", "c"]);
     }

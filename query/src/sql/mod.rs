@@ -52,5 +52,5 @@ mod users_table;
 mod tests;
 
 pub use error::{Place, SqlError};
-pub use session::{Session, SqlAnswer, SqlRows};
+pub use session::{Session, SqlAnswer, SqlNames, SqlRows, SqlStatement};
 pub use settings::Settings;

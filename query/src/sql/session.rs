@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, ready};
 
 use arrow_array::RecordBatch;
-use arrow_schema::SchemaRef;
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
@@ -25,7 +25,7 @@ use pugmark_engine::segment::Segment;
 use pugmark_engine::{Snapshot, Store};
 
 use super::bind::subqueries::Subqueries;
-use super::bind::{Binder, Bound, ConditionColumns};
+use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
 use super::catalog::Catalog;
 use super::context::Context;
 use super::error::SqlError;
@@ -58,6 +58,10 @@ struct KnownCatalog {
     catalog: Arc<Catalog>,
 }
 
+/// A statement, parsed.
+#[derive(Clone, Debug)]
+pub struct SqlStatement(DFStatement);
+
 /// The answer to a statement.
 #[derive(Debug)]
 pub struct SqlAnswer {
@@ -65,6 +69,17 @@ pub struct SqlAnswer {
     pub schema: SchemaRef,
     /// The rows, made while they are read.
     pub rows: SqlRows,
+}
+
+/// Names that statements may use.
+#[derive(Clone, Debug, Default)]
+pub struct SqlNames {
+    /// Events.
+    pub events: Vec<String>,
+    /// Tables, each with the names and types of its columns.
+    pub tables: Vec<(String, Vec<(String, String)>)>,
+    /// Functions that stand in FROM.
+    pub functions: Vec<String>,
 }
 
 /// The rows of an answer.
@@ -144,13 +159,13 @@ impl Session {
         change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Answers one statement.
+    /// Answers a text of one statement.
     ///
     /// # Errors
     /// Names the place in the text where it is wrong, and the nearest known name. Errors that come up
     /// while rows are made are given by the rows.
     pub async fn sql(&self, text: &str) -> Result<SqlAnswer, SqlError> {
-        let mut statements = parse(text)?;
+        let mut statements = Self::parse(text)?;
         match (statements.pop(), statements.pop()) {
             (Some(statement), None) => self.run(statement).await,
             (Some(_), Some(_)) => Err(SqlError::of(
@@ -160,16 +175,51 @@ impl Session {
         }
     }
 
-    /// Takes a text of several statements apart, each to be given to [`Session::sql`].
+    /// Takes a text of several statements apart.
     ///
     /// # Errors
     /// Where the text cannot be parsed.
-    pub fn split(&self, text: &str) -> Result<Vec<String>, SqlError> {
-        let statements = parse(text)?;
-        Ok(statements.iter().map(DFStatement::to_string).collect())
+    pub fn parse(text: &str) -> Result<Vec<SqlStatement>, SqlError> {
+        Ok(parse(text)?.into_iter().map(SqlStatement).collect())
     }
 
-    async fn run(&self, statement: DFStatement) -> Result<SqlAnswer, SqlError> {
+    /// The names that statements may use now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn names(&self) -> Result<SqlNames, SqlError> {
+        let catalog = self.catalog(&self.store.snapshot()?)?;
+        let zone = Arc::from(self.settings().zone_name.as_str());
+        let columns = |fields: &[Arc<Field>]| {
+            let shown = fields.iter().map(|field| {
+                let told = type_name(field.data_type());
+                (field.name().clone(), told)
+            });
+            shown.collect()
+        };
+        let users = Schema::new(catalog.users_schema(&zone));
+        Ok(SqlNames {
+            events: catalog.events.iter().cloned().collect(),
+            tables: vec![
+                (
+                    "events".to_owned(),
+                    columns(catalog.events_schema(&zone).fields()),
+                ),
+                ("users".to_owned(), columns(users.fields())),
+            ],
+            functions: TABLE_FUNCTIONS
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect(),
+        })
+    }
+
+    /// Answers a statement.
+    ///
+    /// # Errors
+    /// See [`Session::sql`].
+    pub async fn run(&self, statement: SqlStatement) -> Result<SqlAnswer, SqlError> {
+        let statement = statement.0;
         if let Some(changed) = self.set(&statement)? {
             return Ok(changed);
         }
@@ -361,7 +411,7 @@ impl Session {
         self.change(|own| *own = settings.clone());
         let snapshot = self.store.snapshot()?;
         let context = self.context(snapshot, settings)?;
-        let schema: SchemaRef = Arc::new(arrow_schema::Schema::empty());
+        let schema: SchemaRef = Arc::new(Schema::empty());
         let batches = datafusion::physical_plan::EmptyRecordBatchStream::new(Arc::clone(&schema));
         Ok(Some(SqlAnswer {
             schema,
@@ -371,6 +421,18 @@ impl Session {
                 deadline: None,
             },
         }))
+    }
+}
+
+/// What SQL calls a type.
+fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float64 => "double precision".to_owned(),
+        DataType::Timestamp(..) => "timestamp with time zone".to_owned(),
+        DataType::List(element) => format!("{}[]", type_name(element.data_type())),
+        _ => "text".to_owned(),
     }
 }
 

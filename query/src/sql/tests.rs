@@ -54,8 +54,20 @@ impl Fixture {
         view(&mut batch, "bob", HOUR, "shoe", 50.0);
         view(&mut batch, "cem", 3 * DAY, "hat", 20.0);
         let shoe = ("product_id", Value::from("shoe"));
-        add(&mut batch, "ann", 5 * MINUTE, "cart", &[shoe.clone()]);
-        add(&mut batch, "bob", 2 * HOUR, "cart", &[shoe.clone()]);
+        add(
+            &mut batch,
+            "ann",
+            5 * MINUTE,
+            "cart",
+            std::slice::from_ref(&shoe),
+        );
+        add(
+            &mut batch,
+            "bob",
+            2 * HOUR,
+            "cart",
+            std::slice::from_ref(&shoe),
+        );
         let paid = ("price", Value::from(50.0));
         add(&mut batch, "ann", 10 * MINUTE, "purchase", &[shoe, paid]);
         store.append(batch.finish().unwrap()).unwrap();
@@ -397,5 +409,21 @@ fn names_need_no_quotes() {
     assert_eq!(
         fixture.rows("SELECT e.context.page.url, Product_Id FROM events e WHERE e.Context.Page.URL = '/hat' ORDER BY time"),
         ["/hat|hat", "/hat|hat"]
+    );
+}
+
+#[test]
+fn events_that_never_were_are_remarked_on() {
+    let fixture = Fixture::new();
+    let remarks = fixture.runtime.block_on(async {
+        let answer = fixture
+            .session
+            .sql("SELECT count(*) FROM users WHERE did('purchse')")
+            .await;
+        answer.unwrap().rows.remarks()
+    });
+    assert_eq!(
+        remarks,
+        ["no event is named `purchse`; did you mean `purchase`?"]
     );
 }

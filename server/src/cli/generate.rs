@@ -126,7 +126,11 @@ fn each_batch(
     })
 }
 
-fn into_store(population: &Population, path: &Path, bar: &ProgressBar) -> Result<u64, CliError> {
+pub(super) fn into_store(
+    population: &Population,
+    path: &Path,
+    bar: &ProgressBar,
+) -> Result<u64, CliError> {
     let store = open_or_create(path)?;
     let key = xxh3_128(format!("generate 1 {:?}", population.config()).as_bytes());
     let mut load = store.bulk_load(key)?;

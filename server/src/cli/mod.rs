@@ -5,6 +5,8 @@ pub(crate) mod generate;
 mod import;
 mod maintain;
 mod progress;
+#[cfg(feature = "sql")]
+mod sql;
 
 use std::io;
 use std::path::PathBuf;
@@ -21,7 +23,7 @@ use crate::import::ImportError;
 #[command(name = "pugmark", version, about, long_about = None, after_help = "\
 Start with a store of generated shoppers:
   pugmark generate --events 1000000 --store demo.pug
-  pugmark stats --store demo.pug
+  pugmark sql --store demo.pug \"SELECT count(*) FROM users WHERE did('cart') AND NOT did('purchase')\"
 or with files of your own (see `pugmark import --help`):
   pugmark import --store shop.pug --user user_id --time event_time --event event_type *.csv.gz")]
 struct Cli {
@@ -33,6 +35,8 @@ struct Cli {
 enum Command {
     Import(Box<import::ImportArgs>),
     Generate(generate::GenerateArgs),
+    #[cfg(feature = "sql")]
+    Sql(sql::SqlArgs),
     Stats(maintain::StatsArgs),
     Verify(maintain::VerifyArgs),
     Compact(maintain::CompactArgs),
@@ -49,6 +53,12 @@ enum CliError {
     Verify(#[from] VerifyError),
     #[error(transparent)]
     Import(#[from] ImportError),
+    #[cfg(feature = "sql")]
+    #[error(transparent)]
+    Sql(#[from] pugmark_query::sql::SqlError),
+    #[cfg(feature = "sql")]
+    #[error("{0}")]
+    Stopped(&'static str),
     #[error("cannot write {}: {source}", path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("cannot write {}: {source}", path.display())]
@@ -63,6 +73,8 @@ pub fn run() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Import(args) => args.run(),
         Command::Generate(args) => args.run(),
+        #[cfg(feature = "sql")]
+        Command::Sql(args) => args.run(),
         Command::Stats(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Compact(args) => args.run(),

@@ -428,7 +428,7 @@ fn least_count(having: &Expr) -> Option<u64> {
     let Expr::BinaryOp { left, op, right } = having else {
         return None;
     };
-    let is_count = left.to_string().to_ascii_lowercase() == "count(*)";
+    let is_count = left.to_string().eq_ignore_ascii_case("count(*)");
     let Expr::Value(value) = &**right else {
         return None;
     };

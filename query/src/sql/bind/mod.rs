@@ -33,7 +33,8 @@ use super::answers::Question;
 use super::constant::Constants;
 use super::context::Context;
 use super::error::SqlError;
-use crate::behaviour::{Condition, Segment};
+use super::nearest::nearest;
+use crate::behaviour::{Condition, Names, Segment};
 
 use conditions::Conditions;
 pub(super) use conditions::{ConditionColumns, event_property, property_of};
@@ -87,7 +88,23 @@ impl Binder<'_> {
     }
 
     fn condition(&self, expr: &Expr) -> Result<Condition, SqlError> {
-        self.conditions().bind(expr)
+        let condition = self.conditions().bind(expr)?;
+        self.remark_unknown_events(&condition);
+        Ok(condition)
+    }
+
+    /// An event that was never seen is no error, but mostly a slip.
+    fn remark_unknown_events(&self, condition: &Condition) {
+        let known = &self.context.catalog.events;
+        let Names::These(names) = condition.names() else {
+            return;
+        };
+        for name in names.iter().filter(|name| !known.contains(name.as_str())) {
+            let hint = nearest(name, known.iter().map(String::as_str))
+                .map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+            self.context
+                .remark(format!("no event is named `{name}`{hint}"));
+        }
     }
 
     /// Takes Pugmark's own out of a statement.
