@@ -18,7 +18,8 @@
 //! [`behaviour`] holds the plans and knows neither storage nor algorithms. [`kernel`] matches one
 //! user at a time and knows neither names nor columns. [`model`] answers whole questions from
 //! events held in memory; it shares no algorithm with the kernel, and every other answer is tested
-//! against it. This crate knows no SQL and no HTTP.
+//! against it. The feature `sql` adds `sql`, statements over a store inside DataFusion; without it this
+//! crate knows no SQL, and never any HTTP.
 
 pub mod behaviour;
 mod error;
