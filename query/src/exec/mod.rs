@@ -41,6 +41,8 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+#[cfg(feature = "sql")]
+pub(crate) mod groups;
 mod intern;
 mod lifecycle;
 mod morsel;

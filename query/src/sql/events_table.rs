@@ -67,6 +67,11 @@ impl EventsTable {
             }
             return Some(Pushed::Users(ordinals));
         }
+        self.condition(filter).map(Pushed::Condition)
+    }
+
+    /// The condition that means the same as a filter.
+    pub(super) fn condition(&self, filter: &Expr) -> Option<Condition> {
         let translator = Translator {
             constants: Constants {
                 state: &self.context.state,
@@ -75,9 +80,7 @@ impl EventsTable {
             column: &|name| self.column(name),
         };
         let condition = translator.condition(filter).ok().flatten();
-        condition
-            .filter(|condition| condition.validate().is_ok())
-            .map(Pushed::Condition)
+        condition.filter(|condition| condition.validate().is_ok())
     }
 
     /// What a column is to a condition, where both mean the same.

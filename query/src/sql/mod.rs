@@ -4,7 +4,7 @@
 //! Session      one statement after the other        settings   as_of, zone, memory, deadline
 //! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
 //! catalog      event names, columns and types        context    what a statement's parts share
-//! users_table, events_table, answers                 what is read: as leaves of a plan (produce)
+//! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
 //! ```
 //!
@@ -38,6 +38,7 @@ mod context;
 mod error;
 mod events_table;
 mod function_table;
+mod groups_table;
 mod guard;
 mod ids;
 mod nearest;

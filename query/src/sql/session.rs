@@ -31,6 +31,7 @@ use super::context::Context;
 use super::error::SqlError;
 use super::events_table::EventsTable;
 use super::function_table::FunctionTable;
+use super::groups_table::GroupsRule;
 use super::guard;
 use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
@@ -306,7 +307,19 @@ impl Session {
             tables.insert(name, Arc::new(FunctionTable::new(context, question)));
         }
         let catalog = StatementCatalog::new(tables);
-        let state = self.state(&context.settings, context.as_of, Some(catalog))?;
+        let mut state = self.state(&context.settings, context.as_of, Some(catalog))?;
+        if context.settings.idioms {
+            let mut rules = state.optimizers().to_vec();
+            // Comparisons have lost their casts then, and DISTINCT is still what it was.
+            let simplified = rules
+                .iter()
+                .position(|rule| rule.name() == "simplify_expressions");
+            let place = simplified.map_or(0, |place| place + 1);
+            rules.insert(place, Arc::new(GroupsRule::new(context)));
+            state = SessionStateBuilder::new_from_existing(state)
+                .with_optimizer_rules(rules)
+                .build();
+        }
         let mut session = SessionContext::new_with_state(state);
         if context.settings.files {
             session = session.enable_url_table();

@@ -427,3 +427,64 @@ fn events_that_never_were_are_remarked_on() {
         ["no event is named `purchse`; did you mean `purchase`?"]
     );
 }
+
+/// Aggregates answered from bitmaps and run lengths equal those that DataFusion makes of rows.
+#[test]
+fn groups_equal_aggregates_of_rows() {
+    let fixture = Fixture::new();
+    let statements = [
+        (
+            "SELECT event, count(*), count(DISTINCT user_id), min(time), max(time), sum(price) FROM events GROUP BY event ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT date_trunc('day', time) AS day, count(DISTINCT e.user_id) FROM events e WHERE e.event = 'view' GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT date_trunc('week', time), event, count(*) n FROM events GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2",
+            true,
+        ),
+        (
+            "SELECT count(*), max(time) FROM events WHERE price > 30 AND time < '2025-03-02'",
+            true,
+        ),
+        (
+            "SELECT count(*), min(time), sum(price) FROM events WHERE event = 'none'",
+            true,
+        ),
+        (
+            "SELECT date_trunc('hour', time) AS hour, sum(price) + 1 FROM events GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT n, count(*) FROM (SELECT user_id, count(*) AS n FROM events GROUP BY user_id) GROUP BY n ORDER BY n",
+            false,
+        ),
+        (
+            "SELECT event, count(price) FROM events GROUP BY event ORDER BY 1",
+            false,
+        ),
+        (
+            "SELECT event, count(*) FILTER (WHERE price > 30) FROM events GROUP BY event ORDER BY 1",
+            false,
+        ),
+        (
+            "SELECT product_id, count(*) FROM events GROUP BY 1 ORDER BY 1",
+            false,
+        ),
+    ];
+    for (sql, recognised) in statements {
+        let explained = fixture.rows(&format!("EXPLAIN {sql}")).join("\n");
+        assert_eq!(
+            explained.contains("counts of events"),
+            recognised,
+            "{explained}"
+        );
+        let fast = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = false);
+        let slow = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = true);
+        assert_eq!(fast, slow, "{sql}");
+    }
+}
