@@ -10,13 +10,14 @@ use arrow_array::{
     TimestampMicrosecondArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use pugmark_engine::{Snapshot, Value};
+use pugmark_engine::{Snapshot, UserKey, Value};
+use roaring::RoaringBitmap;
 
 use super::catalog::time_type;
 use super::ids::id_array;
 use crate::behaviour::{
     Affinity, Attribution, ByKey, Experiment, Funnel, FunnelResult, Lifecycle, Notices, Paths,
-    Retention, Rfm, Sessions, Stickiness, Trail,
+    Retention, Rfm, Segment, Sessions, Stickiness, Trail, users,
 };
 use crate::error::Invalid;
 use crate::exec::{Executor, QueryError, UserSet};
@@ -54,7 +55,8 @@ pub(super) enum Ask {
     Lifecycle(Lifecycle),
     Stickiness(Stickiness),
     Rfm(Rfm),
-    Trail(Trail),
+    /// Of the user, if the user is one of these.
+    Trail(Trail, Option<Segment>),
 }
 
 /// Rows and remarks.
@@ -106,7 +108,7 @@ impl fmt::Display for Ask {
             Self::Lifecycle(_) => out.write_str("lifecycle"),
             Self::Stickiness(_) => out.write_str("stickiness"),
             Self::Rfm(_) => out.write_str("rfm"),
-            Self::Trail(_) => out.write_str("trail"),
+            Self::Trail(..) => out.write_str("trail"),
         }
     }
 }
@@ -157,7 +159,7 @@ impl Ask {
             Self::Lifecycle(lifecycle) => lifecycle.validate(),
             Self::Stickiness(stickiness) => stickiness.validate(),
             Self::Rfm(rfm) => rfm.validate(),
-            Self::Trail(trail) => trail.validate(),
+            Self::Trail(trail, _) => trail.validate(),
         }
     }
 
@@ -263,7 +265,7 @@ impl Ask {
                 count("f"),
                 count("m"),
             ],
-            Self::Trail(_) => vec![time("time"), text("event"), text("properties")],
+            Self::Trail(..) => vec![time("time"), text("event"), text("properties")],
         };
         Arc::new(Schema::new(fields))
     }
@@ -430,8 +432,11 @@ impl Columns<'_> {
                 Ok(found.notices)
             }
             Ask::Rfm(rfm) => self.rfm(rfm, executor),
-            Ask::Trail(trail) => {
-                let rows = executor.trail(trail)?;
+            Ask::Trail(trail, among) => {
+                let rows = match among {
+                    Some(among) if !is_among(executor, trail, among)? => Vec::new(),
+                    _ => executor.trail(trail)?,
+                };
                 self.times(rows.iter().map(|row| Some(row.time)));
                 self.texts(rows.iter().map(|row| Some(row.event.as_str())));
                 let properties: Vec<String> =
@@ -580,6 +585,16 @@ impl Columns<'_> {
         self.counts(rows.iter().map(|row| u64::from(row.m)));
         Ok(found.notices)
     }
+}
+
+/// True where the user of a trail is one of the segment's.
+fn is_among(executor: &Executor, trail: &Trail, among: &Segment) -> Result<bool, QueryError> {
+    let user = executor.snapshot().find(UserKey::from_text(&trail.user))?;
+    let Some(user) = user else {
+        return Ok(false);
+    };
+    let only = users(RoaringBitmap::from_iter([user.0]));
+    Ok(executor.count(only.and(among))? > 0)
 }
 
 /// A value as text; a list as JSON.

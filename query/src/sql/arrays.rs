@@ -13,6 +13,7 @@ use arrow_array::{
 };
 use arrow_buffer::{Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
 use arrow_schema::{DataType, Field};
+use hashbrown::HashMap;
 use pugmark_engine::batch::Kind;
 use pugmark_engine::codec::{CodedText, ColumnView, PartView};
 use pugmark_engine::{Corruption, Scalar, Value};
@@ -162,18 +163,18 @@ fn coded_texts(
     let indices = part.indices(rows.clone());
     let mut codes = Vec::with_capacity(indices.len());
     text.codes(indices, &mut codes)?;
-    let mut known: Vec<Option<u128>> = vec![None; text.len() as usize];
+    let mut known: HashMap<u32, u128> = HashMap::new();
     let mut bytes: Vec<u8> = Vec::new();
     let mut views = Vec::with_capacity(codes.len());
     for code in codes {
-        let slot = &mut known[code as usize];
-        let view = match *slot {
-            Some(view) => view,
+        let view = match known.get(&code) {
+            Some(view) => *view,
             None => {
                 let value = text.value(code)?.as_bytes();
                 let view = make_view(value, 0, bytes.len() as u32);
                 bytes.extend_from_slice(value);
-                *slot.insert(view)
+                known.insert(code, view);
+                view
             }
         };
         views.push(view);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use datafusion::execution::SessionState;
 use pugmark_engine::Snapshot;
@@ -19,6 +20,8 @@ pub(super) struct Context {
     pub(super) zone_name: Arc<str>,
     /// The present, in microseconds since 1970-01-01 UTC.
     pub(super) as_of: i64,
+    /// When the statement must be done.
+    pub(super) ends: Option<Instant>,
     /// For constants in filters.
     pub(super) state: SessionState,
     remarks: Mutex<BTreeSet<String>>,
@@ -37,7 +40,7 @@ impl Context {
         snapshot: Snapshot,
         catalog: Arc<Catalog>,
         settings: Settings,
-        as_of: i64,
+        (as_of, ends): (i64, Option<Instant>),
         state: SessionState,
     ) -> Self {
         Self {
@@ -46,6 +49,7 @@ impl Context {
             zone_name: Arc::from(settings.zone_name.as_str()),
             settings,
             as_of,
+            ends,
             state,
             remarks: Mutex::new(BTreeSet::new()),
         }
@@ -63,7 +67,10 @@ impl Context {
             as_of: Some(as_of),
             threads: Some(self.threads()),
             memory_bytes: self.settings.memory_bytes,
-            deadline: self.settings.deadline,
+            // What is left of the statement's time.
+            deadline: self
+                .ends
+                .map(|ends| ends.saturating_duration_since(Instant::now())),
             cancel: cancel.clone(),
             ..QueryOptions::default()
         })

@@ -183,29 +183,35 @@ impl ExecutionPlan for ProduceExec {
         _context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let schema = self.producer.schema();
-        let mut builder =
-            RecordBatchReceiverStreamBuilder::new(Arc::clone(&schema), WAITING_BATCHES);
-        let cancel = CancelToken::new();
-        let mut sink = Sink {
-            batches: builder.tx(),
-            metrics: BaselineMetrics::new(&self.metrics, partition),
-            wanted: self.limit.unwrap_or(usize::MAX),
-            cancel: cancel.clone(),
-        };
         let producer = Arc::clone(&self.producer);
-        builder.spawn_blocking(move || {
-            let timer = sink.metrics.elapsed_compute().clone();
-            let _measured = timer.timer();
-            match producer.produce(partition, &mut sink) {
-                Ok(()) | Err(ProduceError::Abandoned) => Ok(()),
-                Err(ProduceError::Failed(error)) => Err(error),
-            }
+        let metrics = BaselineMetrics::new(&self.metrics, partition);
+        let wanted = self.limit.unwrap_or(usize::MAX);
+        // Begun when it is first asked for: a side of a join that waits for the other takes no thread.
+        let batches = futures::stream::once(async move {
+            let schema = producer.schema();
+            let mut builder = RecordBatchReceiverStreamBuilder::new(schema, WAITING_BATCHES);
+            let cancel = CancelToken::new();
+            let mut sink = Sink {
+                batches: builder.tx(),
+                metrics,
+                wanted,
+                cancel: cancel.clone(),
+            };
+            builder.spawn_blocking(move || {
+                let timer = sink.metrics.elapsed_compute().clone();
+                let _measured = timer.timer();
+                match producer.produce(partition, &mut sink) {
+                    Ok(()) | Err(ProduceError::Abandoned) => Ok(()),
+                    Err(ProduceError::Failed(error)) => Err(error),
+                }
+            });
+            let guard = CancelOnDrop(cancel);
+            builder.build().map(move |batch| {
+                let _held = &guard;
+                batch
+            })
         });
-        let guard = CancelOnDrop(cancel);
-        let batches = builder.build().map(move |batch| {
-            let _held = &guard;
-            batch
-        });
+        let batches = batches.flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
     }
 

@@ -4,6 +4,7 @@ use std::future::Future as _;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, ready};
+use std::time::Instant;
 
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -15,6 +16,7 @@ use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::physical_plan::EmptyRecordBatchStream;
 use datafusion::prelude::{DataFrame, SessionConfig};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
@@ -23,6 +25,10 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 use pugmark_engine::segment::Segment;
 use pugmark_engine::{Snapshot, Store};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{Receiver, channel};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
 
 use super::bind::subqueries::Subqueries;
 use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
@@ -38,6 +44,8 @@ use super::settings::Settings;
 use super::users_table::UsersTable;
 use crate::exec::QueryError;
 
+/// Most values of a subquery in a condition.
+const MOST_VALUES: usize = 1_000_000;
 /// Most subqueries inside conditions that stand inside each other.
 const MOST_ROUNDS: usize = 32;
 
@@ -46,6 +54,12 @@ const MOST_ROUNDS: usize = 32;
 /// Needs a Tokio runtime to run in. Statements see all that was acknowledged before they began.
 #[derive(Debug)]
 pub struct Session {
+    inner: Arc<Inner>,
+}
+
+/// What a session and its statements share.
+#[derive(Debug)]
+struct Inner {
     store: Store,
     settings: Mutex<Settings>,
     base: SessionState,
@@ -83,11 +97,21 @@ pub struct SqlNames {
     pub functions: Vec<String>,
 }
 
-/// The rows of an answer.
+/// The rows of an answer. Dropped early, the statement is cancelled.
 pub struct SqlRows {
-    batches: SendableRecordBatchStream,
+    batches: Receiver<Result<RecordBatch, DataFusionError>>,
     context: Arc<Context>,
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    _running: AbortOnDrop,
+}
+
+/// Stops a task when nobody waits for it any more.
+struct AbortOnDrop(AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl std::fmt::Debug for SqlRows {
@@ -97,6 +121,26 @@ impl std::fmt::Debug for SqlRows {
 }
 
 impl SqlRows {
+    /// Reads a stream on a task of its own, so that a plan that does not pause keeps nobody from
+    /// noticing that its time is over.
+    fn begin(mut stream: SendableRecordBatchStream, context: &Arc<Context>) -> Self {
+        let (sender, batches) = channel(1);
+        let running = tokio::spawn(async move {
+            while let Some(batch) = stream.next().await {
+                if sender.send(batch).await.is_err() {
+                    break;
+                }
+            }
+        });
+        let deadline = context.ends.map(tokio::time::Instant::from_std);
+        Self {
+            batches,
+            context: Arc::clone(context),
+            deadline: deadline.map(|ends| Box::pin(tokio::time::sleep_until(ends))),
+            _running: AbortOnDrop(running.abort_handle()),
+        }
+    }
+
     /// Remarks on the answer: complete once all rows were read.
     pub fn remarks(&self) -> Vec<String> {
         self.context.remarks()
@@ -113,14 +157,19 @@ impl Stream for SqlRows {
         if let Some(deadline) = &mut self.deadline
             && deadline.as_mut().poll(waker).is_ready()
         {
-            let limit = self.context.settings.deadline.unwrap_or_default();
-            let error = QueryError::DeadlineExceeded(limit);
-            return Poll::Ready(Some(Err(error.into())));
+            return Poll::Ready(Some(Err(too_late(&self.context.settings))));
         }
-        let batch = ready!(self.batches.poll_next_unpin(waker));
+        let batch = ready!(self.batches.poll_recv(waker));
         Poll::Ready(batch.map(|batch| batch.map_err(SqlError::from)))
     }
 }
+
+fn too_late(settings: &Settings) -> SqlError {
+    QueryError::DeadlineExceeded(settings.deadline.unwrap_or_default()).into()
+}
+
+/// Stack of the thread that binds and plans: both go as deep as the statement nests.
+const PLAN_STACK: usize = 64 << 20;
 
 impl Session {
     /// A session with the default settings.
@@ -135,11 +184,14 @@ impl Session {
             .with_config(config)
             .with_default_features()
             .build();
-        Self {
+        let inner = Inner {
             store,
             settings: Mutex::new(Settings::default()),
             base,
             known: Mutex::new(None),
+        };
+        Self {
+            inner: Arc::new(inner),
         }
     }
 
@@ -151,13 +203,12 @@ impl Session {
 
     /// The settings as they are now.
     pub fn settings(&self) -> Settings {
-        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.clone()
+        self.inner.settings()
     }
 
     /// Changes the settings of the statements that follow.
     pub fn change(&self, change: impl FnOnce(&mut Settings)) {
-        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+        self.inner.change(change);
     }
 
     /// Answers a text of one statement.
@@ -189,7 +240,7 @@ impl Session {
     /// # Errors
     /// Where the store cannot be read.
     pub fn names(&self) -> Result<SqlNames, SqlError> {
-        let catalog = self.catalog(&self.store.snapshot()?)?;
+        let catalog = self.inner.catalog(&self.inner.store.snapshot()?)?;
         let zone = Arc::from(self.settings().zone_name.as_str());
         let columns = |fields: &[Arc<Field>]| {
             let shown = fields.iter().map(|field| {
@@ -220,22 +271,68 @@ impl Session {
     /// # Errors
     /// See [`Session::sql`].
     pub async fn run(&self, statement: SqlStatement) -> Result<SqlAnswer, SqlError> {
-        let statement = statement.0;
+        let settings = self.settings();
+        let ends = settings.deadline.map(|limit| Instant::now() + limit);
+        let (sender, receiver) = oneshot::channel();
+        let inner = Arc::clone(&self.inner);
+        let runtime = Handle::current();
+        std::thread::Builder::new()
+            .name("pugmark-plan".to_owned())
+            .stack_size(PLAN_STACK)
+            .spawn(move || {
+                let answer = runtime.block_on(inner.run(statement.0, ends));
+                let _nobody_waits = sender.send(answer);
+            })
+            .map_err(|error| SqlError::Engine(error.into()))?;
+        let answer = match ends {
+            Some(ends) => tokio::time::timeout_at(ends.into(), receiver)
+                .await
+                .map_err(|_| too_late(&settings))?,
+            None => receiver.await,
+        };
+        answer.map_err(|_| SqlError::Query(QueryError::Panicked))?
+    }
+}
+
+impl Inner {
+    fn settings(&self) -> Settings {
+        let settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.clone()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    async fn run(
+        &self,
+        statement: DFStatement,
+        ends: Option<Instant>,
+    ) -> Result<SqlAnswer, SqlError> {
         if let Some(changed) = self.set(&statement)? {
             return Ok(changed);
         }
         let settings = self.settings();
         let snapshot = self.store.snapshot()?;
-        let context = self.context(snapshot, settings)?;
+        let context = self.context(snapshot, settings, ends)?;
         self.run_in(&context, statement).await
     }
 
-    fn context(&self, snapshot: Snapshot, settings: Settings) -> Result<Arc<Context>, SqlError> {
+    fn context(
+        &self,
+        snapshot: Snapshot,
+        settings: Settings,
+        ends: Option<Instant>,
+    ) -> Result<Arc<Context>, SqlError> {
         let catalog = self.catalog(&snapshot)?;
         let as_of = settings.as_of.unwrap_or(snapshot.taken_at());
         let state = self.state(&settings, as_of, None)?;
         Ok(Arc::new(Context::new(
-            snapshot, catalog, settings, as_of, state,
+            snapshot,
+            catalog,
+            settings,
+            (as_of, ends),
+            state,
         )))
     }
 
@@ -335,14 +432,9 @@ impl Session {
             .verify_plan(&plan)
             .map_err(|_| refused(files))?;
         let batches = DataFrame::new(state, plan).execute_stream().await?;
-        let deadline = context.settings.deadline;
         Ok(SqlAnswer {
             schema: batches.schema(),
-            rows: SqlRows {
-                batches,
-                context: Arc::clone(context),
-                deadline: deadline.map(|limit| Box::pin(tokio::time::sleep(limit))),
-            },
+            rows: SqlRows::begin(batches, context),
         })
     }
 
@@ -361,6 +453,7 @@ impl Session {
                     context,
                     columns: &columns,
                     subqueries: &subqueries,
+                    state: &context.state,
                 };
                 bind_in(&binder, &mut tried)?
             };
@@ -396,6 +489,11 @@ impl Session {
         for batch in batches {
             for row in 0..batch.num_rows() {
                 values.push(ScalarValue::try_from_array(batch.column(0), row)?);
+                if values.len() > MOST_VALUES {
+                    return Err(SqlError::of(format!(
+                        "`{text}` has more than {MOST_VALUES} values; join it instead"
+                    )));
+                }
             }
         }
         Ok(values)
@@ -423,16 +521,12 @@ impl Session {
         settings.assign(&name, &value)?;
         self.change(|own| *own = settings.clone());
         let snapshot = self.store.snapshot()?;
-        let context = self.context(snapshot, settings)?;
+        let context = self.context(snapshot, settings, None)?;
         let schema: SchemaRef = Arc::new(Schema::empty());
-        let batches = datafusion::physical_plan::EmptyRecordBatchStream::new(Arc::clone(&schema));
+        let batches = EmptyRecordBatchStream::new(Arc::clone(&schema));
         Ok(Some(SqlAnswer {
             schema,
-            rows: SqlRows {
-                batches: Box::pin(batches),
-                context,
-                deadline: None,
-            },
+            rows: SqlRows::begin(Box::pin(batches), &context),
         }))
     }
 }

@@ -51,7 +51,13 @@ impl Settings {
     /// Where no zone is named so.
     pub fn zone(mut self, name: &str) -> Result<Self, SqlError> {
         self.zone = Zone::named(name)?;
-        name.clone_into(&mut self.zone_name);
+        // As the database spells it: others are particular about case.
+        let known = jiff::tz::db().get(name).ok();
+        let known = known.and_then(|zone| zone.iana_name().map(str::to_owned));
+        self.zone_name = match self.zone == Zone::UTC {
+            true => "UTC".to_owned(),
+            false => known.unwrap_or_else(|| name.to_owned()),
+        };
         Ok(self)
     }
 
@@ -148,7 +154,7 @@ mod tests {
     fn settings_are_assigned_by_name() {
         let mut settings = Settings::default();
         settings.assign("as_of", "2025-03-01T00:00:00Z").unwrap();
-        settings.assign("time_zone", "Europe/Berlin").unwrap();
+        settings.assign("time_zone", "europe/berlin").unwrap();
         settings.assign("memory_limit", "64MB").unwrap();
         settings.assign("deadline", "30s").unwrap();
         settings.assign("threads", "3").unwrap();

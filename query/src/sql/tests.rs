@@ -69,17 +69,32 @@ impl Fixture {
             std::slice::from_ref(&shoe),
         );
         let paid = ("price", Value::from(50.0));
-        add(&mut batch, "ann", 10 * MINUTE, "purchase", &[shoe, paid]);
+        let name = ("Name", Value::from("first order"));
+        add(
+            &mut batch,
+            "ann",
+            10 * MINUTE,
+            "purchase",
+            &[shoe, paid, name],
+        );
         store.append(batch.finish().unwrap()).unwrap();
         store
             .set_traits(
                 "ann",
                 START,
-                [("plan", Value::from("pro")), ("age", Value::from(30))],
+                [
+                    ("plan", "pro".into()),
+                    ("age", 30.into()),
+                    ("subscribed", true.into()),
+                ],
             )
             .unwrap();
         store
-            .set_traits("dee", START, [("plan", Value::from("free"))])
+            .set_traits(
+                "dee",
+                START,
+                [("plan", "free".into()), ("subscribed", false.into())],
+            )
             .unwrap();
         Self {
             session: Session::new(store),
@@ -174,10 +189,10 @@ fn did_is_a_predicate_anywhere() {
         fixture
             .rows("SELECT * FROM users u WHERE did('view') OR u.plan = 'free' ORDER BY u.user_id"),
         [
-            "ann|2025-03-01T00:00:00Z|2025-03-01T00:10:00Z|30|pro",
-            "bob|2025-03-01T01:00:00Z|2025-03-01T02:00:00Z||",
-            "cem|2025-03-04T00:00:00Z|2025-03-04T00:00:00Z||",
-            "dee||||free"
+            "ann|2025-03-01T00:00:00Z|2025-03-01T00:10:00Z|30|pro|true",
+            "bob|2025-03-01T01:00:00Z|2025-03-01T02:00:00Z|||",
+            "cem|2025-03-04T00:00:00Z|2025-03-04T00:00:00Z|||",
+            "dee||||free|false"
         ]
     );
     assert_eq!(
@@ -487,4 +502,122 @@ fn groups_equal_aggregates_of_rows() {
         fixture.session.change(|settings| settings.idioms = true);
         assert_eq!(fast, slow, "{sql}");
     }
+}
+
+#[test]
+fn truth_is_of_three_values() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE NOT subscribed"),
+        ["dee"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE plan <> 'pro'"),
+        ["dee"]
+    );
+    assert_eq!(
+        fixture
+            .rows("SELECT user_id FROM users WHERE NOT (plan = 'pro' AND did('cart'))  ORDER BY 1"),
+        ["cem", "dee"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT users FROM funnel(true, users => NOT (users.plan = 'free'))"),
+        ["1"]
+    );
+}
+
+#[test]
+fn names_of_the_statement_come_first() {
+    let fixture = Fixture::new();
+    assert_eq!(
+        fixture.rows("SELECT name FROM funnel('view', 'cart') f WHERE f.name = 'cart'"),
+        ["cart"]
+    );
+    assert_eq!(
+        fixture
+            .rows("SELECT event, count(*) AS name FROM events GROUP BY event ORDER BY name, event"),
+        ["purchase|1", "cart|2", "view|4"]
+    );
+    assert_eq!(
+        fixture.rows("WITH t AS (SELECT max(price) AS name FROM events) SELECT name FROM t"),
+        ["50.0"]
+    );
+    assert_eq!(
+        fixture.rows("SELECT name FROM events WHERE name IS NOT NULL"),
+        ["first order"]
+    );
+    assert_eq!(
+        fixture.rows("WITH users AS (SELECT * FROM users WHERE did('cart')) SELECT user_id FROM users ORDER BY 1"),
+        ["ann", "bob"]
+    );
+    let headers = fixture.runtime.block_on(async {
+        let sql = "SELECT did('view'), count(DISTINCT user_id) FROM users GROUP BY did('view')";
+        let answer = fixture.session.sql(sql).await.unwrap();
+        answer.schema.field(0).name().clone()
+    });
+    assert_eq!(headers, "did('view')");
+}
+
+#[test]
+fn what_has_no_meaning_is_refused() {
+    let fixture = Fixture::new();
+    for (call, what) in [
+        ("did('view', sum(DISTINCT price) > 1)", "DISTINCT"),
+        ("did('view') FILTER (WHERE true)", "FILTER"),
+        ("did('view', sum(price) || 'x')", "is no test"),
+    ] {
+        let error = fixture.error(&format!("SELECT count(*) FROM users WHERE {call}"));
+        assert!(
+            error.starts_with("line 1, column ") && error.contains(what),
+            "{call}: {error}"
+        );
+    }
+}
+
+#[test]
+fn a_call_has_its_own_present() {
+    let fixture = Fixture::new();
+    let recent = "event = 'view' AND time > now() - INTERVAL '1 hour'";
+    let sql = format!("SELECT users FROM funnel(step({recent}), as_of => '2025-03-01T00:30:00Z')");
+    assert_eq!(fixture.rows(&sql), ["1"]);
+    let trail = "SELECT count(*) FROM trail('bob', users => did('purchase'))";
+    assert_eq!(fixture.rows(trail), ["0"]);
+}
+
+#[test]
+fn long_chains_are_answered_or_refused() {
+    let fixture = Fixture::new();
+    let chain = |links: usize| {
+        let parts: Vec<String> = (0..links / 2).map(|n| format!("price > {n}")).collect();
+        parts.join(" OR ")
+    };
+    let statements = |links| {
+        [
+            format!("SELECT count(*) FROM users WHERE did({})", chain(links)),
+            format!("SELECT count(*) FROM events WHERE {}", chain(links)),
+            format!(
+                "SELECT count(*) FROM events WHERE length(event) > 1 AND ({})",
+                chain(links)
+            ),
+        ]
+    };
+    for sql in statements(560) {
+        assert_eq!(fixture.rows(&sql).len(), 1);
+    }
+    for sql in statements(5_000) {
+        assert!(fixture.error(&sql).contains("chains more than"));
+    }
+    let tables: Vec<String> = (0..100).map(|n| format!("users u{n}")).collect();
+    let error = fixture.error(&format!("SELECT 1 FROM {}", tables.join(", ")));
+    assert!(error.contains("more than 64 tables"), "{error}");
+}
+
+#[test]
+fn deadlines_hold_for_plans_that_do_not_pause() {
+    let fixture = Fixture::new();
+    fixture.rows("SET deadline = '200ms'");
+    let endless = "SELECT count(*) FROM generate_series(1, 3000) a, generate_series(1, 20000) b \
+                   WHERE a.value * b.value < 0";
+    let error = fixture.error(endless);
+    assert!(error.contains("took longer than its 200 ms"), "{error}");
 }

@@ -20,24 +20,25 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::parser::Parser;
 
+use super::super::catalog::{ColumnType, ScalarType};
 use super::super::events_table::split_range;
 use super::{Binder, plain_name};
-use crate::behaviour::{Condition, Segment, TimeRange, TimeSpec, any, did, not};
+use crate::behaviour::{Condition, Literal, Operand, Segment, TimeRange, TimeSpec, any, did, not};
 
 impl Binder<'_> {
-    /// The predicate that a test of a user's id means.
-    pub(super) fn idiom(&self, expr: &Expr) -> Option<Segment> {
+    /// The predicate that a test of the id of a user means; `users` is what they are called.
+    pub(super) fn idiom(&self, expr: &Expr, users: &str) -> Option<Segment> {
         match expr {
             Expr::InSubquery {
                 expr,
                 subquery,
                 negated,
-            } if names_user(expr) => {
+            } if names_user(expr, users) => {
                 let found = self.doers(select_of(subquery)?)?;
                 Some(if *negated { not(found) } else { found })
             }
             Expr::Exists { subquery, negated } => {
-                let found = self.correlated(select_of(subquery)?)?;
+                let found = self.correlated(select_of(subquery)?, users)?;
                 Some(if *negated { not(found) } else { found })
             }
             _ => None,
@@ -52,7 +53,7 @@ impl Binder<'_> {
             return None;
         };
         let alias = events_alias(select)?;
-        if !names_user(item) || !is_plain(select) {
+        if !names_user(item, &alias) || !is_plain(select) {
             return None;
         }
         let condition = self.same_condition(select.selection.as_ref(), &alias)?;
@@ -60,7 +61,7 @@ impl Binder<'_> {
             (GroupByExpr::Expressions(keys, modifiers), having) if modifiers.is_empty() => {
                 match (&keys[..], having) {
                     ([], None) => 1,
-                    ([key], having) if names_user(key) => match having {
+                    ([key], having) if names_user(key, &alias) => match having {
                         Some(having) => least_count(having)?,
                         None => 1,
                     },
@@ -73,7 +74,7 @@ impl Binder<'_> {
     }
 
     /// The users that a correlated EXISTS holds for.
-    fn correlated(&self, select: &Select) -> Option<Segment> {
+    fn correlated(&self, select: &Select, users: &str) -> Option<Segment> {
         let alias = events_alias(select)?;
         let ungrouped =
             matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
@@ -82,7 +83,7 @@ impl Binder<'_> {
         }
         let mut parts = Vec::new();
         conjuncts(select.selection.as_ref()?, &mut parts);
-        let joins = |part: &Expr| is_join(part, &alias);
+        let joins = |part: &Expr| is_join(part, &alias, users);
         if parts.iter().filter(|part| joins(part)).count() != 1 {
             return None;
         }
@@ -128,12 +129,62 @@ impl Binder<'_> {
             return None;
         }
         let condition = self.condition(&own).ok()?;
-        let reads = condition.reads();
-        let plain = |name: &String| {
-            let seen = self.context.catalog.properties.get(name);
-            seen.is_some_and(super::super::catalog::Seen::is_plain)
-        };
-        (reads.traits.is_empty() && reads.properties.iter().all(plain)).then_some(condition)
+        self.means_the_same(&condition).then_some(condition)
+    }
+
+    /// True where each comparison is of values of one type, which the literal has too.
+    fn means_the_same(&self, condition: &Condition) -> bool {
+        match condition {
+            Condition::Constant(_) => true,
+            Condition::Compare {
+                operand, literal, ..
+            } => self.class(operand) == class_of(literal) && class_of(literal).is_some(),
+            Condition::In { operand, literals } => {
+                let class = self.class(operand);
+                class.is_some() && literals.iter().all(|literal| class_of(literal) == class)
+            }
+            Condition::Text { operand, .. } => self.class(operand) == Some(ScalarType::Text),
+            Condition::IsNull(operand) => self.class(operand).is_some(),
+            Condition::And(parts) | Condition::Or(parts) => {
+                parts.iter().all(|part| self.means_the_same(part))
+            }
+            Condition::Not(inner) => self.means_the_same(inner),
+        }
+    }
+
+    /// The type of an operand whose values are all of one; numbers are one.
+    fn class(&self, operand: &Operand) -> Option<ScalarType> {
+        match operand {
+            Operand::EventName => Some(ScalarType::Text),
+            Operand::Time => Some(ScalarType::Timestamp),
+            Operand::Trait(_) => None,
+            Operand::Property(name) => {
+                let seen = self.context.catalog.properties.get(name)?;
+                match seen.column_type() {
+                    _ if !seen.is_plain() => None,
+                    ColumnType::Bool => Some(ScalarType::Bool),
+                    ColumnType::I64 | ColumnType::F64 => Some(ScalarType::F64),
+                    ColumnType::Timestamp => Some(ScalarType::Timestamp),
+                    ColumnType::Text => Some(ScalarType::Text),
+                    ColumnType::List(_) => None,
+                }
+            }
+        }
+    }
+
+    /// True where a SELECT of ids is one that bitmaps answer.
+    fn is_known(&self, select: &Select) -> bool {
+        self.doers(select).is_some()
+    }
+}
+
+fn class_of(literal: &Literal) -> Option<ScalarType> {
+    match literal {
+        Literal::Null => None,
+        Literal::Bool(_) => Some(ScalarType::Bool),
+        Literal::I64(_) | Literal::F64(_) => Some(ScalarType::F64),
+        Literal::Text(_) => Some(ScalarType::Text),
+        Literal::Timestamp(_) => Some(ScalarType::Timestamp),
     }
 }
 
@@ -184,8 +235,12 @@ fn is_text(expr: &Expr) -> bool {
 }
 
 /// Rewrites a query of ids out of `events` to one out of `users`.
-pub(super) fn rewrite_query(query: &mut Query) {
-    if let Some(counted) = count_of_users(query) {
+pub(super) fn rewrite_query(binder: &Binder<'_>, query: &mut Query) {
+    let ordered = query.order_by.as_ref().map(ToString::to_string);
+    if ordered.is_some_and(|order| order.contains('.')) {
+        return;
+    }
+    if let Some(counted) = count_of_users(binder, query) {
         *query = counted;
         return;
     }
@@ -199,7 +254,7 @@ pub(super) fn rewrite_query(query: &mut Query) {
     if !is_set && !is_distinct {
         return;
     }
-    if let Some(test) = membership(&query.body)
+    if let Some(test) = membership(binder, &query.body)
         && let Some(template) = parse_query("SELECT user_id FROM users WHERE true")
     {
         query.body = template.body;
@@ -210,7 +265,7 @@ pub(super) fn rewrite_query(query: &mut Query) {
 }
 
 /// The test that a user is in a set of ids.
-fn membership(body: &SetExpr) -> Option<Expr> {
+fn membership(binder: &Binder<'_>, body: &SetExpr) -> Option<Expr> {
     match body {
         SetExpr::SetOperation {
             op,
@@ -218,7 +273,7 @@ fn membership(body: &SetExpr) -> Option<Expr> {
             left,
             right,
         } => {
-            let (left, right) = (membership(left)?, membership(right)?);
+            let (left, right) = (membership(binder, left)?, membership(binder, right)?);
             let (op, right) = match op {
                 SetOperator::Union => (BinaryOperator::Or, right),
                 SetOperator::Intersect => (BinaryOperator::And, right),
@@ -236,12 +291,10 @@ fn membership(body: &SetExpr) -> Option<Expr> {
                 right: Box::new(right),
             })))
         }
-        SetExpr::Query(query) if is_bare(query) => membership(&query.body),
+        SetExpr::Query(query) if is_bare(query) => membership(binder, &query.body),
         SetExpr::Select(select) => {
-            let [SelectItem::UnnamedExpr(item)] = &select.projection[..] else {
-                return None;
-            };
-            if !names_user(item) || events_alias(select).is_none() || !is_plain(select) {
+            let unnamed = matches!(&select.projection[..], [SelectItem::UnnamedExpr(_)]);
+            if !unnamed || !binder.is_known(select) {
                 return None;
             }
             let query = parse_query("SELECT 1")?;
@@ -263,7 +316,7 @@ fn membership(body: &SetExpr) -> Option<Expr> {
 }
 
 /// `SELECT count(DISTINCT user_id) FROM events …` as a count of users.
-fn count_of_users(query: &Query) -> Option<Query> {
+fn count_of_users(binder: &Binder<'_>, query: &Query) -> Option<Query> {
     let SetExpr::Select(select) = &*query.body else {
         return None;
     };
@@ -274,23 +327,22 @@ fn count_of_users(query: &Query) -> Option<Query> {
     };
     let ungrouped =
         matches!(&select.group_by, GroupByExpr::Expressions(keys, _) if keys.is_empty());
-    if !counts_users(item) || !ungrouped || select.having.is_some() || select.distinct.is_some() {
-        return None;
-    }
-    events_alias(select)?;
-    if !is_plain(select) {
+    let alias = events_alias(select)?;
+    let plain = ungrouped && select.having.is_none() && select.distinct.is_none();
+    if !plain || !counts_users(item, &alias) {
         return None;
     }
     let mut ids = select.clone();
     ids.projection = vec![SelectItem::UnnamedExpr(Expr::Identifier(Ident::new(
         "user_id",
     )))];
-    let test = membership(&SetExpr::Select(ids))?;
+    let test = membership(binder, &SetExpr::Select(ids))?;
     let mut counted = parse_query("SELECT count(*) FROM users WHERE true")?;
     if let SetExpr::Select(select) = &mut *counted.body {
         select.selection = Some(test);
         if let [SelectItem::UnnamedExpr(count)] = &select.projection[..] {
-            let alias = name.unwrap_or_else(|| Ident::with_quote('"', item.to_string()));
+            let told = format!("count(DISTINCT {alias}.user_id)");
+            let alias = name.unwrap_or_else(|| Ident::with_quote('"', told));
             select.projection = vec![SelectItem::ExprWithAlias {
                 expr: count.clone(),
                 alias,
@@ -303,7 +355,7 @@ fn count_of_users(query: &Query) -> Option<Query> {
     })
 }
 
-fn counts_users(expr: &Expr) -> bool {
+fn counts_users(expr: &Expr, events: &str) -> bool {
     let Expr::Function(function) = expr else {
         return false;
     };
@@ -316,7 +368,7 @@ fn counts_users(expr: &Expr) -> bool {
     let is_count = function.name.to_string().eq_ignore_ascii_case("count");
     let of_user = matches!(
         &list.args[..],
-        [FunctionArg::Unnamed(FunctionArgExpr::Expr(id))] if names_user(id)
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(id))] if names_user(id, events)
     );
     distinct && plain && is_count && of_user
 }
@@ -375,19 +427,22 @@ fn events_alias(select: &Select) -> Option<String> {
     })
 }
 
-/// True for `user_id`, whatever it is of.
-fn names_user(expr: &Expr) -> bool {
+/// True for `user_id` of the table that is called `table`.
+fn names_user(expr: &Expr, table: &str) -> bool {
     match expr {
         Expr::Identifier(ident) => ident.value.eq_ignore_ascii_case("user_id"),
-        Expr::CompoundIdentifier(parts) => {
-            parts.len() == 2 && parts[1].value.eq_ignore_ascii_case("user_id")
-        }
+        Expr::CompoundIdentifier(parts) => match &parts[..] {
+            [of, name] => {
+                of.value.eq_ignore_ascii_case(table) && name.value.eq_ignore_ascii_case("user_id")
+            }
+            _ => false,
+        },
         _ => false,
     }
 }
 
-/// True for `e.user_id = u.user_id`, where `e` is `alias` and `u` is not.
-fn is_join(expr: &Expr, alias: &str) -> bool {
+/// True for `e.user_id = u.user_id`, where `e` is the events and `u` the users.
+fn is_join(expr: &Expr, events: &str, users: &str) -> bool {
     let Expr::BinaryOp {
         left,
         op: BinaryOperator::Eq,
@@ -396,16 +451,12 @@ fn is_join(expr: &Expr, alias: &str) -> bool {
     else {
         return false;
     };
-    let of = |expr: &Expr| match expr {
-        Expr::CompoundIdentifier(parts) if names_user(expr) => Some(parts[0].value.clone()),
-        _ => None,
+    let of = |expr: &Expr, table: &str| {
+        matches!(expr, Expr::CompoundIdentifier(_)) && names_user(expr, table)
     };
-    match (of(left), of(right)) {
-        (Some(one), Some(other)) => {
-            one.eq_ignore_ascii_case(alias) != other.eq_ignore_ascii_case(alias)
-        }
-        _ => false,
-    }
+    let differ = !events.eq_ignore_ascii_case(users);
+    let joins = |one: &Expr, other: &Expr| of(one, events) && of(other, users);
+    differ && (joins(left, right) || joins(right, left))
 }
 
 fn conjuncts<'e>(expr: &'e Expr, parts: &mut Vec<&'e Expr>) {

@@ -22,10 +22,11 @@ mod users;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
+use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast::{
     ExceptSelectItem, Expr, Ident, ObjectName, Query, Select, SelectItem,
     SelectItemQualifiedWildcardKind, Spanned, Statement, TableAlias, TableFactor, VisitMut,
-    VisitorMut, WildcardAdditionalOptions,
+    VisitorMut, WildcardAdditionalOptions, With,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as TextSpan;
 
@@ -33,11 +34,13 @@ use super::answers::Question;
 use super::constant::Constants;
 use super::context::Context;
 use super::error::SqlError;
+use super::guard;
 use super::nearest::nearest;
 use crate::behaviour::{Condition, Names, Segment};
 
 use conditions::Conditions;
 pub(super) use conditions::{ConditionColumns, event_property, property_of};
+use names::{InReach, Own};
 pub(super) use questions::TABLE_FUNCTIONS;
 use subqueries::Subqueries;
 
@@ -46,6 +49,8 @@ pub(super) struct Binder<'b> {
     pub(super) context: &'b Context,
     pub(super) columns: &'b ConditionColumns,
     pub(super) subqueries: &'b Subqueries,
+    /// Knows the present of the call that is being bound.
+    pub(super) state: &'b SessionState,
 }
 
 /// The tables that binding took out of a statement, by the names that it left there.
@@ -60,7 +65,7 @@ pub(super) struct Bound {
 impl Binder<'_> {
     fn constants(&self) -> Constants<'_> {
         Constants {
-            state: &self.context.state,
+            state: self.state,
             zone: &self.context.zone_name,
         }
     }
@@ -114,6 +119,8 @@ impl Binder<'_> {
             bound: Bound::default(),
             scopes: Vec::new(),
             shadowed: Vec::new(),
+            reach: Vec::new(),
+            withs: Vec::new(),
         };
         match statement.visit(&mut rewrite) {
             ControlFlow::Break(error) => Err(*error),
@@ -128,8 +135,13 @@ struct Rewrite<'r, 'b> {
     bound: Bound,
     /// One for each SELECT that is being walked, the innermost last.
     scopes: Vec<Scope>,
-    /// Names that WITH defines, for each query that is being walked.
+    /// Names that WITH has defined so far, for each query that is being walked.
     shadowed: Vec<BTreeSet<String>>,
+    /// What names may mean, for each query and SELECT that is being walked: behind ORDER BY they
+    /// mean what they did in the query's SELECT.
+    reach: Vec<Option<InReach>>,
+    /// The WITH of each query, walked before the query is.
+    withs: Vec<Option<With>>,
 }
 
 /// One SELECT.
@@ -153,33 +165,62 @@ impl VisitorMut for Rewrite<'_, '_> {
     type Break = Box<SqlError>;
 
     fn pre_visit_query(&mut self, query: &mut Query) -> Flow {
-        let with = query.with.iter().flat_map(|with| &with.cte_tables);
-        let names = with.map(|cte| cte.alias.name.value.to_ascii_lowercase());
-        self.shadowed.push(names.collect());
+        self.reach.push(None);
+        self.shadowed.push(BTreeSet::new());
+        // What WITH defines is known to what follows it, and to itself only if it is recursive.
+        let mut with = query.with.take();
+        if let Some(with) = &mut with {
+            for cte in &mut with.cte_tables {
+                let name = cte.alias.name.value.to_ascii_lowercase();
+                if with.recursive {
+                    self.shadow(name.clone());
+                }
+                cte.query.visit(self)?;
+                self.shadow(name);
+            }
+        }
+        self.withs.push(with);
         if !self.is_shadowed("events") && !self.is_shadowed("users") && self.binder.idioms() {
-            idioms::rewrite_query(query);
+            idioms::rewrite_query(self.binder, query);
         }
         Flow::Continue(())
     }
 
-    fn post_visit_query(&mut self, _query: &mut Query) -> Flow {
+    fn post_visit_query(&mut self, query: &mut Query) -> Flow {
         self.shadowed.pop();
+        self.reach.pop();
+        if let Some(with) = self.withs.pop().flatten() {
+            query.with = Some(with);
+        }
         Flow::Continue(())
     }
 
     fn pre_visit_select(&mut self, select: &mut Select) -> Flow {
+        name_items(select);
         let mut scope = Scope::default();
+        let mut reach = InReach::of(select);
         each_table(select, &mut |factor| {
             scope.tables += 1;
-            if let Some(name) = self.users_name(factor) {
-                scope.users.push(name);
+            let (called, own) = self.own_table(factor);
+            if own == Some(Own::Users) {
+                scope.users.push(called.clone());
             }
+            reach.add(&called.value, own);
         });
+        if scope.tables > guard::MOST_TABLES {
+            let what = format!("a FROM has more than {} tables", guard::MOST_TABLES);
+            return stop(SqlError::at(select.span(), what));
+        }
         self.scopes.push(scope);
+        self.reach.push(Some(reach));
         Flow::Continue(())
     }
 
     fn post_visit_select(&mut self, select: &mut Select) -> Flow {
+        let reach = self.reach.pop().flatten();
+        if let Some(of_query) = self.reach.last_mut() {
+            *of_query = reach;
+        }
         let Some(scope) = self.scopes.pop() else {
             return Flow::Continue(());
         };
@@ -221,7 +262,9 @@ impl VisitorMut for Rewrite<'_, '_> {
             _ => match self.idiom(expr) {
                 Some(segment) => Ok(segment),
                 None => {
-                    names::resolve(&self.binder.context.catalog, expr);
+                    if let Some(Some(reach)) = self.reach.last() {
+                        reach.resolve(&self.binder.context.catalog, expr);
+                    }
                     return Flow::Continue(());
                 }
             },
@@ -243,32 +286,50 @@ impl Rewrite<'_, '_> {
         let scope = self.scopes.last()?;
         let asked = scope.users.len() == 1 && scope.tables == 1;
         let known = !self.is_shadowed("events") && self.binder.idioms();
-        (asked && known).then(|| self.binder.idiom(expr)).flatten()
+        let [users] = &scope.users[..] else {
+            return None;
+        };
+        match asked && known {
+            true => self.binder.idiom(expr, &users.value),
+            false => None,
+        }
     }
 
     fn is_shadowed(&self, name: &str) -> bool {
         self.shadowed.iter().any(|names| names.contains(name))
     }
 
-    /// What a table of a FROM is called, if it is `users`.
-    fn users_name(&self, factor: &TableFactor) -> Option<Ident> {
-        let TableFactor::Table {
-            name,
-            alias,
-            args: None,
-            ..
-        } = factor
-        else {
-            return None;
-        };
-        let own = plain_name(name)?;
-        if !own.eq_ignore_ascii_case("users") || self.is_shadowed("users") {
-            return None;
+    fn shadow(&mut self, name: String) {
+        if let Some(names) = self.shadowed.last_mut() {
+            names.insert(name);
         }
-        Some(match alias {
-            Some(alias) => alias.name.clone(),
-            None => Ident::new("users"),
-        })
+    }
+
+    /// What a table of a FROM is called, and which of ours it is.
+    fn own_table(&self, factor: &TableFactor) -> (Ident, Option<Own>) {
+        let (name, alias) = match factor {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                ..
+            } => (Some(name), alias.as_ref()),
+            TableFactor::Table { alias, .. }
+            | TableFactor::Derived { alias, .. }
+            | TableFactor::Function { alias, .. } => (None, alias.as_ref()),
+            _ => (None, None),
+        };
+        let own = name.and_then(plain_name).map(str::to_ascii_lowercase);
+        let qualified = name.is_some_and(|name| name.0.len() > 1);
+        let own = own.filter(|own| qualified || !self.is_shadowed(own));
+        let own = match own.as_deref() {
+            Some("events") => Some(Own::Events),
+            Some("users") => Some(Own::Users),
+            _ => None,
+        };
+        let last = name.and_then(|name| name.0.last()?.as_ident().cloned());
+        let called = alias.map(|alias| alias.name.clone()).or(last);
+        (called.unwrap_or_else(|| Ident::new("")), own)
     }
 
     /// A column for a predicate, of the only `users` in reach.
@@ -404,7 +465,10 @@ fn hide(select: &mut Select, hidden: &[(String, String)]) {
             SelectItem::QualifiedWildcard(
                 SelectItemQualifiedWildcardKind::ObjectName(name),
                 options,
-            ) => (options, Some(name.to_string())),
+            ) => {
+                let last = name.0.last().and_then(|part| part.as_ident());
+                (options, last.map(|part| part.value.clone()))
+            }
             _ => continue,
         };
         let columns = hidden
@@ -412,6 +476,25 @@ fn hide(select: &mut Select, hidden: &[(String, String)]) {
             .filter(|(name, _)| of.as_ref().is_none_or(|of| of.eq_ignore_ascii_case(name)))
             .map(|(_, column)| Ident::with_quote('"', column));
         except(options, columns);
+    }
+}
+
+/// Items without a name that ask who did something are called as they are written.
+fn name_items(select: &mut Select) {
+    for item in &mut select.projection {
+        let SelectItem::UnnamedExpr(expr) = item else {
+            continue;
+        };
+        let asks = match &*expr {
+            Expr::InSubquery { .. } | Expr::Exists { .. } => true,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => false,
+            other => other.to_string().to_ascii_lowercase().contains("did("),
+        };
+        if asks {
+            let alias = Ident::with_quote('"', expr.to_string());
+            let expr = expr.clone();
+            *item = SelectItem::ExprWithAlias { expr, alias };
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The functions that stand in FROM, as typed questions.
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArguments, Spanned, TableFunctionArgs,
+    Expr, Function, FunctionArg, FunctionArguments, Spanned, TableFunctionArgs,
 };
 use datafusion::sql::sqlparser::tokenizer::Span as TextSpan;
 
@@ -50,6 +50,17 @@ pub(super) fn bind(
     span: TextSpan,
     arguments: &TableFunctionArgs,
 ) -> Result<Question, SqlError> {
+    // Conditions and times of the call are told at its own present.
+    let as_of = Arguments::new(binder, name, span, &arguments.args)?.time("as_of")?;
+    let mut state = binder.state.clone();
+    if let Some(as_of) = as_of {
+        state.execution_props_mut().query_execution_start_time =
+            chrono::DateTime::from_timestamp_micros(as_of);
+    }
+    let binder = &Binder {
+        state: &state,
+        ..*binder
+    };
     let mut call = Arguments::new(binder, name, span, &arguments.args)?;
     let ask = match name {
         "funnel" => Ask::Funnel(funnel(&mut call)?),
@@ -73,10 +84,13 @@ pub(super) fn bind(
         "lifecycle" => Ask::Lifecycle(lifecycle(&mut call)?),
         "stickiness" => Ask::Stickiness(stickiness(&mut call)?),
         "rfm" => Ask::Rfm(rfm(&mut call)?),
-        "trail" => Ask::Trail(trail(&mut call)?),
+        "trail" => {
+            let users = call.segment("users")?;
+            Ask::Trail(trail(&mut call)?, users)
+        }
         _ => return Err(SqlError::at(span, format!("there is no function `{name}`"))),
     };
-    let as_of = call.time("as_of")?;
+    call.time("as_of")?;
     call.finish()?;
     ask.validate()
         .map_err(|invalid| SqlError::invalid(span, name, &invalid))?;
@@ -137,7 +151,7 @@ fn funnel_step(binder: &Binder<'_>, expr: &Expr) -> Result<Step, SqlError> {
     if !name.eq_ignore_ascii_case("step") {
         return Ok(step(binder.condition(expr)?));
     }
-    let arguments = list_of(&function.args);
+    let arguments = plain_arguments(function)?;
     let mut call = Arguments::new(binder, "step", expr.span(), arguments)?;
     let condition = call.needed_condition("condition", "event = 'view'")?;
     let mut found = step(condition);
@@ -147,11 +161,28 @@ fn funnel_step(binder: &Binder<'_>, expr: &Expr) -> Result<Step, SqlError> {
     Ok(found)
 }
 
-/// The arguments of a scalar call.
-pub(super) fn list_of(arguments: &FunctionArguments) -> &[FunctionArg] {
-    match arguments {
-        FunctionArguments::List(list) => &list.args,
-        _ => &[],
+/// The arguments of a call that has nothing around them.
+pub(super) fn plain_arguments(function: &Function) -> Result<&[FunctionArg], SqlError> {
+    let refuse = |what: &str| {
+        let problem = format!("{}: {what} has no meaning here", function.name);
+        Err(SqlError::at(function.name.span(), problem))
+    };
+    if function.filter.is_some() {
+        return refuse("FILTER");
+    }
+    if function.over.is_some() {
+        return refuse("OVER");
+    }
+    if function.null_treatment.is_some() || !function.within_group.is_empty() {
+        return refuse("what stands behind the call");
+    }
+    match &function.args {
+        FunctionArguments::List(list) if list.duplicate_treatment.is_some() => refuse("DISTINCT"),
+        FunctionArguments::List(list) if !list.clauses.is_empty() => {
+            refuse("what stands behind the arguments")
+        }
+        FunctionArguments::List(list) => Ok(&list.args),
+        _ => Ok(&[]),
     }
 }
 

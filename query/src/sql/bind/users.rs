@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use datafusion::common::ScalarValue;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, Spanned, UnaryOperator, Value,
 };
@@ -12,7 +11,7 @@ use roaring::RoaringBitmap;
 use super::super::error::SqlError;
 use super::Binder;
 use super::arguments::Arguments;
-use super::questions::list_of;
+use super::questions::plain_arguments;
 use crate::behaviour::{
     Aggregate, Comparison, Did, Literal, Segment, did, everyone, not, traits, users,
 };
@@ -46,7 +45,18 @@ impl Binder<'_> {
                 negated,
             } if is_user_id(column) => {
                 let ids = self.subqueries.values(subquery)?;
-                let found = users(self.ordinals(ids.iter().map(ScalarValue::to_string))?);
+                let texts = ids.iter().filter(|id| !id.is_null()).map(|id| {
+                    let fits = id.data_type().is_string() || id.data_type().is_integer();
+                    let wrong =
+                        || SqlError::at(subquery.span(), "the ids must be text or whole numbers");
+                    fits.then(|| id.to_string()).ok_or_else(wrong)
+                });
+                let texts = texts.collect::<Result<Vec<_>, _>>()?;
+                if *negated && texts.len() < ids.len() {
+                    // NOT IN a list with NULL holds for nobody.
+                    return Ok(not(everyone()));
+                }
+                let found = users(self.ordinals(texts)?);
                 Ok(if *negated { not(found) } else { found })
             }
             Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq && is_user_id(left) => {
@@ -102,7 +112,7 @@ impl Binder<'_> {
     /// `did(condition, …)`.
     pub(super) fn did(&self, function: &Function) -> Result<Did, SqlError> {
         let span = function.name.span();
-        let (arguments, tests) = split_tests(list_of(&function.args));
+        let (arguments, tests) = split_tests(plain_arguments(function)?);
         let mut call = Arguments::new(self, "did", span, &arguments)?;
         let mut found = did(call.needed_condition("condition", "event = 'view'")?);
         for test in tests {
@@ -129,17 +139,24 @@ impl Binder<'_> {
 
     /// `sum(price) > 100` and the like.
     fn aggregate(&self, found: Did, test: &Expr) -> Result<Did, SqlError> {
+        let wrong = || {
+            let what = format!("did: `{test}` is no test; write as sum(price) > 100");
+            SqlError::at(test.span(), what)
+        };
         let Expr::BinaryOp { left, op, right } = test else {
-            return Ok(found);
+            return Err(wrong());
         };
         let (Expr::Function(function), Some(comparison)) = (&**left, comparison(op)) else {
-            return Ok(found);
+            return Err(wrong());
         };
         let name = function.name.to_string().to_ascii_lowercase();
-        let Some(aggregate) = aggregate(&name) else {
-            return Ok(found);
-        };
-        let mut call = Arguments::new(self, &name, function.name.span(), list_of(&function.args))?;
+        let aggregate = aggregate(&name).ok_or_else(wrong)?;
+        let mut call = Arguments::new(
+            self,
+            &name,
+            function.name.span(),
+            plain_arguments(function)?,
+        )?;
         let property = call.next().ok_or_else(|| {
             SqlError::at(
                 call.span,

@@ -61,6 +61,9 @@ pub(super) struct SqlArgs {
     statement: Option<String>,
 }
 
+/// Expressions are evaluated as deep as they nest.
+const THREAD_STACK: usize = 16 << 20;
+
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
@@ -78,18 +81,22 @@ impl SqlArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let store = Store::builder(&self.store).read_only().open()?;
         let session = Session::new(store).with_settings(self.settings()?);
-        let runtime = Runtime::new().map_err(|source| CliError::Output {
-            path: PathBuf::from("threads"),
-            source,
-        })?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_stack_size(THREAD_STACK)
+            .enable_all()
+            .build()
+            .map_err(|source| CliError::Output {
+                path: PathBuf::from("threads"),
+                source,
+            })?;
         let mut asker = Asker {
             session,
             runtime,
             format: self.format,
             timing: self.timing,
         };
-        match self.statement {
-            Some(statement) => asker.ask_all(&statement),
+        let done = match &self.statement {
+            Some(statement) => asker.ask_all(statement),
             None if std::io::stdin().is_terminal() => prompt::run(&mut asker),
             None => {
                 let mut statements = String::new();
@@ -100,7 +107,10 @@ impl SqlArgs {
                 })?;
                 asker.ask_all(&statements)
             }
-        }
+        };
+        // A statement that was stopped may still compute; nobody waits for it.
+        asker.runtime.shutdown_background();
+        done
     }
 
     fn settings(&self) -> Result<Settings, SqlError> {
