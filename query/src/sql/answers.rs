@@ -113,20 +113,33 @@ impl fmt::Display for Ask {
     }
 }
 
-fn text(name: &str) -> Field {
-    Field::new(name, DataType::Utf8View, true)
+/// What a column tells.
+#[derive(Clone, Copy)]
+enum Shown {
+    Text,
+    Texts,
+    Count,
+    Number,
+    Flag,
+    Time,
 }
 
-fn count(name: &str) -> Field {
-    Field::new(name, DataType::Int64, true)
+impl Shown {
+    fn field(self, name: &str, zone: &Arc<str>) -> Field {
+        let data_type = match self {
+            Self::Text => DataType::Utf8View,
+            Self::Texts => list_of(DataType::Utf8),
+            Self::Count => DataType::Int64,
+            Self::Number => DataType::Float64,
+            Self::Flag => DataType::Boolean,
+            Self::Time => time_type(zone),
+        };
+        Field::new(name, data_type, true)
+    }
 }
 
-fn number(name: &str) -> Field {
-    Field::new(name, DataType::Float64, true)
-}
-
-fn flag(name: &str) -> Field {
-    Field::new(name, DataType::Boolean, true)
+fn list_of(element: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new_list_field(element, true)))
 }
 
 impl Ask {
@@ -165,117 +178,124 @@ impl Ask {
 
     /// The columns of the answer; times are told in `zone`.
     pub(super) fn schema(&self, zone: &Arc<str>) -> SchemaRef {
-        let time = |name: &str| Field::new(name, time_type(zone), true);
-        let list = |name: &str, element: DataType| {
-            Field::new(
-                name,
-                DataType::List(Arc::new(Field::new_list_field(element, true))),
-                true,
-            )
-        };
-        let texts = |name: &str| list(name, DataType::Utf8);
-        let fields = match self {
-            Self::Funnel(funnel) => {
-                let mut fields = groups(funnel, zone);
-                fields.extend([
-                    count("step"),
-                    text("name"),
-                    count("users"),
-                    number("from_start"),
-                    number("from_previous"),
-                    number("median_seconds"),
-                    number("mean_seconds"),
-                    number("p90_seconds"),
-                    flag("incomplete"),
-                ]);
-                fields
-            }
+        let own = self.columns().iter();
+        let own = own.map(|(name, shown)| shown.field(name, zone));
+        let fields: Vec<Field> = match self {
+            Self::Funnel(funnel) => groups(funnel, zone).into_iter().chain(own).collect(),
             Self::FunnelUsers(funnel, values) => {
-                let mut fields = vec![text("user_id")];
+                let mut fields = vec![Shown::Text.field("user_id", zone)];
                 fields.extend(groups(funnel, zone));
-                fields.push(count("level"));
-                fields.push(list("times", time_type(zone)));
-                fields.extend(values.iter().map(|name| texts(name)));
+                fields.extend(own);
+                fields.push(Field::new("times", list_of(time_type(zone)), true));
+                fields.extend(values.iter().map(|name| Shown::Texts.field(name, zone)));
                 fields
             }
-            Self::FunnelTimes { .. } => {
-                vec![
-                    number("low_seconds"),
-                    number("high_seconds"),
-                    count("users"),
-                ]
-            }
-            Self::Retention(_) => vec![
-                time("cohort"),
-                count("size"),
-                count("k"),
-                count("users"),
-                number("rate"),
-                flag("incomplete"),
-            ],
-            Self::RetentionUsers(..) => vec![text("user_id")],
-            Self::Sessions(_) => vec![
-                text("user_id"),
-                count("session"),
-                time("started"),
-                time("ended"),
-                count("events"),
-            ],
-            Self::Paths(_) => vec![texts("path"), count("users"), count("occurrences")],
-            Self::Attribution(_) => vec![
-                text("touch"),
-                count("touches"),
-                count("users"),
-                number("conversions"),
-                number("value"),
-            ],
-            Self::AttributionUsers(_) => vec![text("touch"), text("user_id")],
-            Self::Experiment(_) => vec![
-                text("variant"),
-                count("users"),
-                count("pending"),
-                count("converted"),
-                number("rate"),
-                number("rate_low"),
-                number("rate_high"),
-                number("lift"),
-                number("p_value"),
-                number("value_sum"),
-                number("value_mean"),
-                number("value_p"),
-            ],
-            Self::ExperimentUsers(_) => vec![text("variant"), text("user_id"), flag("converted")],
-            Self::Affinity(_) => vec![
-                text("x"),
-                text("y"),
-                count("users"),
-                number("support"),
-                number("confidence"),
-                number("lift"),
-                number("jaccard"),
-            ],
-            Self::Lifecycle(_) => vec![time("period"), text("status"), count("users")],
-            Self::Stickiness(_) => vec![time("period"), count("units"), count("users")],
-            Self::Rfm(_) => vec![
-                text("user_id"),
-                count("recency_days"),
-                count("frequency"),
-                number("monetary"),
-                count("r"),
-                count("f"),
-                count("m"),
-            ],
-            Self::Trail(..) => vec![time("time"), text("event"), text("properties")],
+            _ => own.collect(),
         };
         Arc::new(Schema::new(fields))
     }
+
+    /// The columns that do not depend on the options.
+    fn columns(&self) -> &'static [(&'static str, Shown)] {
+        use Shown::{Count, Flag, Number, Text, Texts, Time};
+        match self {
+            Self::Funnel(_) => &[
+                ("step", Count),
+                ("name", Text),
+                ("users", Count),
+                ("from_start", Number),
+                ("from_previous", Number),
+                ("median_seconds", Number),
+                ("mean_seconds", Number),
+                ("p90_seconds", Number),
+                ("incomplete", Flag),
+            ],
+            Self::FunnelUsers(..) => &[("level", Count)],
+            Self::FunnelTimes { .. } => &[
+                ("low_seconds", Number),
+                ("high_seconds", Number),
+                ("users", Count),
+            ],
+            Self::Retention(_) => &[
+                ("cohort", Time),
+                ("size", Count),
+                ("k", Count),
+                ("users", Count),
+                ("rate", Number),
+                ("incomplete", Flag),
+            ],
+            Self::RetentionUsers(..) => &[("user_id", Text)],
+            Self::Sessions(_) => &[
+                ("user_id", Text),
+                ("session", Count),
+                ("started", Time),
+                ("ended", Time),
+                ("events", Count),
+            ],
+            Self::Paths(_) => &[("path", Texts), ("users", Count), ("occurrences", Count)],
+            Self::Attribution(_) => ATTRIBUTION,
+            Self::AttributionUsers(_) => &[("touch", Text), ("user_id", Text)],
+            Self::Experiment(_) => EXPERIMENT,
+            Self::ExperimentUsers(_) => {
+                &[("variant", Text), ("user_id", Text), ("converted", Flag)]
+            }
+            Self::Affinity(_) => AFFINITY,
+            Self::Lifecycle(_) => &[("period", Time), ("status", Text), ("users", Count)],
+            Self::Stickiness(_) => &[("period", Time), ("units", Count), ("users", Count)],
+            Self::Rfm(_) => RFM,
+            Self::Trail(..) => &[("time", Time), ("event", Text), ("properties", Text)],
+        }
+    }
 }
+
+const ATTRIBUTION: &[(&str, Shown)] = &[
+    ("touch", Shown::Text),
+    ("touches", Shown::Count),
+    ("users", Shown::Count),
+    ("conversions", Shown::Number),
+    ("value", Shown::Number),
+];
+
+const EXPERIMENT: &[(&str, Shown)] = &[
+    ("variant", Shown::Text),
+    ("users", Shown::Count),
+    ("pending", Shown::Count),
+    ("converted", Shown::Count),
+    ("rate", Shown::Number),
+    ("rate_low", Shown::Number),
+    ("rate_high", Shown::Number),
+    ("lift", Shown::Number),
+    ("p_value", Shown::Number),
+    ("value_sum", Shown::Number),
+    ("value_mean", Shown::Number),
+    ("value_p", Shown::Number),
+];
+
+const AFFINITY: &[(&str, Shown)] = &[
+    ("x", Shown::Text),
+    ("y", Shown::Text),
+    ("users", Shown::Count),
+    ("support", Shown::Number),
+    ("confidence", Shown::Number),
+    ("lift", Shown::Number),
+    ("jaccard", Shown::Number),
+];
+
+const RFM: &[(&str, Shown)] = &[
+    ("user_id", Shown::Text),
+    ("recency_days", Shown::Count),
+    ("frequency", Shown::Count),
+    ("monetary", Shown::Number),
+    ("r", Shown::Count),
+    ("f", Shown::Count),
+    ("m", Shown::Count),
+];
 
 fn groups(funnel: &Funnel, zone: &Arc<str>) -> Vec<Field> {
     let bucket = funnel
         .bucket
         .map(|_| Field::new("bucket", time_type(zone), true));
-    let by = funnel.by.as_ref().map(|_| text("by"));
+    let by = funnel.by.as_ref().map(|_| Shown::Text.field("by", zone));
     bucket.into_iter().chain(by).collect()
 }
 
@@ -393,15 +413,7 @@ impl Columns<'_> {
                 self.counts(found.rows.iter().map(|row| row.occurrences));
                 Ok(found.notices)
             }
-            Ask::Attribution(attribution) => {
-                let found = executor.attribution(attribution)?;
-                self.texts(found.rows.iter().map(|row| Some(row.touch.label())));
-                self.counts(found.rows.iter().map(|row| row.touches));
-                self.counts(found.rows.iter().map(|row| row.users));
-                self.numbers(found.rows.iter().map(|row| Some(row.conversions)));
-                self.numbers(found.rows.iter().map(|row| row.value));
-                Ok(found.notices)
-            }
+            Ask::Attribution(attribution) => self.attribution(attribution, executor),
             Ask::AttributionUsers(attribution) => {
                 let found = executor.attribution_users(attribution)?;
                 self.texts(found.rows.iter().map(|row| Some(row.touch.label())));
@@ -432,19 +444,40 @@ impl Columns<'_> {
                 Ok(found.notices)
             }
             Ask::Rfm(rfm) => self.rfm(rfm, executor),
-            Ask::Trail(trail, among) => {
-                let rows = match among {
-                    Some(among) if !is_among(executor, trail, among)? => Vec::new(),
-                    _ => executor.trail(trail)?,
-                };
-                self.times(rows.iter().map(|row| Some(row.time)));
-                self.texts(rows.iter().map(|row| Some(row.event.as_str())));
-                let properties: Vec<String> =
-                    rows.iter().map(|row| json(&row.properties)).collect();
-                self.texts(properties.iter().map(|text| Some(text.as_str())));
-                Ok(Notices::default())
-            }
+            Ask::Trail(trail, among) => self.trail(trail, among.as_ref(), executor),
         }
+    }
+
+    fn attribution(
+        &mut self,
+        attribution: &Attribution,
+        executor: &Executor,
+    ) -> Result<Notices, QueryError> {
+        let found = executor.attribution(attribution)?;
+        let rows = &found.rows;
+        self.texts(rows.iter().map(|row| Some(row.touch.label())));
+        self.counts(rows.iter().map(|row| row.touches));
+        self.counts(rows.iter().map(|row| row.users));
+        self.numbers(rows.iter().map(|row| Some(row.conversions)));
+        self.numbers(rows.iter().map(|row| row.value));
+        Ok(found.notices)
+    }
+
+    fn trail(
+        &mut self,
+        trail: &Trail,
+        among: Option<&Segment>,
+        executor: &Executor,
+    ) -> Result<Notices, QueryError> {
+        let rows = match among {
+            Some(among) if !is_among(executor, trail, among)? => Vec::new(),
+            _ => executor.trail(trail)?,
+        };
+        self.times(rows.iter().map(|row| Some(row.time)));
+        self.texts(rows.iter().map(|row| Some(row.event.as_str())));
+        let properties: Vec<String> = rows.iter().map(|row| json(&row.properties)).collect();
+        self.texts(properties.iter().map(|text| Some(text.as_str())));
+        Ok(Notices::default())
     }
 
     fn user_set(&mut self, users: &UserSet) -> Result<Notices, QueryError> {
