@@ -5,12 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use datafusion::execution::SessionState;
-use pugmark_engine::Snapshot;
+use pugmark_engine::{Snapshot, UserKey};
+use roaring::RoaringBitmap;
 
 use super::catalog::Catalog;
+use super::constant::Constants;
 use super::settings::Settings;
 use crate::behaviour::Skipped;
-use crate::exec::{CancelToken, Executor, QueryOptions};
+use crate::exec::{CancelToken, Executor, QueryError, QueryOptions};
 
 /// One statement's surroundings.
 pub(super) struct Context {
@@ -53,6 +55,28 @@ impl Context {
             state,
             remarks: Mutex::new(BTreeSet::new()),
         }
+    }
+
+    /// What constants in filters are folded with.
+    pub(super) fn constants(&self) -> Constants<'_> {
+        Constants {
+            state: &self.state,
+            zone: &self.zone_name,
+        }
+    }
+
+    /// The users of these ids; those that nobody has are left out.
+    pub(super) fn users<I: AsRef<str>>(
+        &self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Result<RoaringBitmap, QueryError> {
+        let mut users = RoaringBitmap::new();
+        for id in ids {
+            if let Some(user) = self.snapshot.find(UserKey::from_text(id.as_ref()))? {
+                users.insert(user.0);
+            }
+        }
+        Ok(users)
     }
 
     /// Threads of a query.

@@ -15,13 +15,11 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use pugmark_engine::UserKey;
 use roaring::RoaringBitmap;
 
 use super::arrays::property_array;
 use super::bind::event_property;
 use super::catalog::ColumnType;
-use super::constant::Constants;
 use super::context::Context;
 use super::ids::id_array;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
@@ -58,14 +56,7 @@ impl EventsTable {
 
     fn push(&self, filter: &Expr) -> Option<Pushed> {
         if let Some(ids) = user_ids(filter) {
-            let mut ordinals = RoaringBitmap::new();
-            for id in ids {
-                let found = self.context.snapshot.find(UserKey::from_text(&id));
-                if let Some(ordinal) = found.ok()? {
-                    ordinals.insert(ordinal.0);
-                }
-            }
-            return Some(Pushed::Users(ordinals));
+            return self.context.users(ids).ok().map(Pushed::Users);
         }
         self.condition(filter).map(Pushed::Condition)
     }
@@ -73,10 +64,7 @@ impl EventsTable {
     /// The condition that means the same as a filter.
     pub(super) fn condition(&self, filter: &Expr) -> Option<Condition> {
         let translator = Translator {
-            constants: Constants {
-                state: &self.context.state,
-                zone: &self.context.zone_name,
-            },
+            constants: self.context.constants(),
             column: &|name| self.column(name),
         };
         let condition = translator.condition(filter).ok().flatten();

@@ -15,13 +15,10 @@ use datafusion::logical_expr::{
     BinaryExpr, Expr, Operator, TableProviderFilterPushDown, TableType, expr::InList,
 };
 use datafusion::physical_plan::ExecutionPlan;
-use pugmark_engine::UserKey;
-use roaring::RoaringBitmap;
 
 use super::arrays::ValueColumn;
 use super::bind::property_of;
 use super::catalog::{ColumnType, USER_COLUMNS};
-use super::constant::Constants;
 use super::context::Context;
 use super::ids::id_array;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
@@ -83,10 +80,7 @@ impl UsersTable {
 
     fn traits(&self, expr: &Expr) -> Option<Segment> {
         let translator = Translator {
-            constants: Constants {
-                state: &self.context.state,
-                zone: &self.context.zone_name,
-            },
+            constants: self.context.constants(),
             column: &|name| {
                 let known = &self.context.catalog.traits;
                 let (name, seen) = property_of(known, name, &USER_COLUMNS, "traits")?;
@@ -101,14 +95,9 @@ impl UsersTable {
     }
 
     fn known(&self, ids: &[String]) -> Option<Segment> {
-        let mut ordinals = RoaringBitmap::new();
-        for id in ids {
-            if let Some(ordinal) = self.context.snapshot.find(UserKey::from_text(id)).ok()? {
-                ordinals.insert(ordinal.0);
-            }
-        }
         // Among those that the question's present knows.
-        Some(everyone().and(users(ordinals)))
+        let known = self.context.users(ids).ok()?;
+        Some(everyone().and(users(known)))
     }
 }
 

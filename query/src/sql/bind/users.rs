@@ -1,12 +1,8 @@
 //! Predicates over users: `did(…)`, traits, lists of ids, and what combines them.
 
-use std::sync::Arc;
-
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArg, FunctionArgExpr, Spanned, UnaryOperator, Value,
 };
-use pugmark_engine::UserKey;
-use roaring::RoaringBitmap;
 
 use super::super::error::SqlError;
 use super::Binder;
@@ -56,7 +52,7 @@ impl Binder<'_> {
                     // NOT IN a list with NULL holds for nobody.
                     return Ok(not(everyone()));
                 }
-                let found = users(self.ordinals(texts)?);
+                let found = users(self.context.users(texts)?);
                 Ok(if *negated { not(found) } else { found })
             }
             Expr::BinaryOp { left, op, right } if *op == BinaryOperator::Eq && is_user_id(left) => {
@@ -82,21 +78,7 @@ impl Binder<'_> {
     fn known_users(&self, ids: &[Expr]) -> Result<Segment, SqlError> {
         let texts = ids.iter().map(|id| self.user_text(id));
         let texts = texts.collect::<Result<Vec<_>, _>>()?;
-        Ok(users(self.ordinals(texts)?))
-    }
-
-    fn ordinals(
-        &self,
-        ids: impl IntoIterator<Item = String>,
-    ) -> Result<Arc<RoaringBitmap>, SqlError> {
-        let mut ordinals = RoaringBitmap::new();
-        for id in ids {
-            let found = self.context.snapshot.find(UserKey::from_text(&id));
-            if let Some(ordinal) = found.map_err(crate::exec::QueryError::from)? {
-                ordinals.insert(ordinal.0);
-            }
-        }
-        Ok(Arc::new(ordinals))
+        Ok(users(self.context.users(texts)?))
     }
 
     /// The text of a user's id.
