@@ -138,7 +138,7 @@ fn ask(storage: Arc<dyn Storage>, options: &Options) -> Answer {
 #[derive(Clone, Copy, Debug)]
 struct Damage<'a> {
     file: &'a str,
-    /// Where it begins.
+    /// The first byte that differs.
     at: usize,
     /// Everything from there on may be lost, not one place only.
     is_cut: bool,
@@ -278,16 +278,20 @@ fn bytes_zeroed_or_overwritten_are_noticed() {
             let garbage: Vec<u8> = (at..end)
                 .map(|_| if round % 2 == 0 { 0 } else { dice.any() as u8 })
                 .collect();
-            if bytes[at..end] == garbage {
+            let changed = bytes[at..end]
+                .iter()
+                .zip(&garbage)
+                .position(|(old, new)| old != new);
+            let Some(same) = changed else {
                 continue;
-            }
+            };
             let files = sample.changed(name, |bytes| bytes[at..end].copy_from_slice(&garbage));
             // Where the end of the open log is gone, so may be several records.
             sample.check(
                 &files,
                 Damage {
                     file: name,
-                    at,
+                    at: at + same,
                     is_cut: true,
                 },
             );
