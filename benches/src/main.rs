@@ -3,6 +3,9 @@
 //! ```text
 //! pugmark-bench open   --store DIR                     seconds to open it, figures of the store
 //! pugmark-bench serve  --store DIR --as-of MICROS      question names in, one JSON line out each
+//! pugmark-bench sql    --store DIR --as-of MICROS      statements in, as JSON text, one line out each
+//! pugmark-bench sql-memory --store DIR --as-of MICROS --statement SQL
+//!                                                      the heap of one statement
 //! pugmark-bench memory --store DIR --as-of MICROS --question NAME
 //!                                                      the heap of one question
 //! pugmark-bench pages  --store DIR --as-of MICROS --question NAME
@@ -14,6 +17,7 @@
 
 mod measure;
 mod questions;
+mod statements;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -22,6 +26,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use pugmark_engine::{OpenError, ReadError, Snapshot, Store};
+use pugmark_query::sql::SqlError;
 use pugmark_query::{QueryError, QueryOptions};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -42,6 +47,12 @@ enum BenchError {
     Read(#[from] ReadError),
     #[error(transparent)]
     Query(#[from] QueryError),
+    #[error(transparent)]
+    Sql(#[from] SqlError),
+    #[error(transparent)]
+    Rows(#[from] arrow_schema::ArrowError),
+    #[error("statements are JSON text, one a line: {0}")]
+    Statement(#[from] serde_json::Error),
     #[error(transparent)]
     Input(#[from] std::io::Error),
 }
@@ -102,6 +113,8 @@ fn run() -> Result<(), BenchError> {
     match command.as_str() {
         "open" => say(&open(&options)?),
         "serve" => serve(&options),
+        "sql" => statements::serve(&options),
+        "sql-memory" => say(&statements::memory(&options)?),
         "memory" => say(&memory(&options)?),
         "pages" => say(&pages(&options)?),
         "stream" => say(&measure::stream(options.number("threads")?)),

@@ -119,6 +119,17 @@ impl Words {
         self.zip(other, |word, other| *word &= other);
     }
 
+    /// Removes the members of `other` that are in it, and adds those that are not.
+    pub fn toggle(&mut self, other: &Self) {
+        self.zip(other, |word, other| *word ^= other);
+    }
+
+    /// How many members are in `other` too.
+    pub fn common_len(&self, other: &Self) -> u32 {
+        let pairs = self.words.iter().zip(other.words.iter());
+        pairs.map(|(word, other)| (word & other).count_ones()).sum()
+    }
+
     /// Removes the members of `other`.
     pub fn and_not(&mut self, other: &Self) {
         self.zip(other, |word, other| *word &= !other);

@@ -3,8 +3,13 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use crate::behaviour::{Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus, TimeRange};
+use pugmark_engine::bitmap::Words;
 
+use crate::behaviour::{
+    Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus, Notices, TimeRange,
+};
+
+use super::activity::{Asked as Activities, ByPeriod};
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
 use super::periods::{ENTRY_BYTES, Periods, added_up};
@@ -71,9 +76,43 @@ impl<'q> Fold for Table<'q> {
     }
 }
 
+/// Counts the users of one container by period and status.
+fn add_statuses(
+    counts: &mut BTreeMap<(i64, LifecycleStatus), u64>,
+    active: &ByPeriod,
+    periods: &RangeInclusive<i64>,
+) {
+    let mut add = |period, status, users: u32| {
+        if users > 0 && periods.contains(&period) {
+            *counts.entry((period, status)).or_default() += u64::from(users);
+        }
+    };
+    let mut seen = Words::new();
+    let mut before: Option<&(i64, Words)> = None;
+    for period in active {
+        let (number, users) = period;
+        let known = users.common_len(&seen);
+        let mut stayed = 0;
+        if let Some((last, active)) = before {
+            let is_next = last + 1 == *number;
+            stayed = if is_next { users.common_len(active) } else { 0 };
+            add(last + 1, LifecycleStatus::Dormant, active.len() - stayed);
+        }
+        add(*number, LifecycleStatus::New, users.len() - known);
+        add(*number, LifecycleStatus::Returning, stayed);
+        add(*number, LifecycleStatus::Resurrecting, known - stayed);
+        seen.or(users);
+        before = Some(period);
+    }
+    if let Some((last, active)) = before {
+        add(last + 1, LifecycleStatus::Dormant, active.len());
+    }
+}
+
 impl Executor {
-    /// The table of a lifecycle question. Reads the active events from the first on, as who is new
-    /// is told by those before the range.
+    /// The table of a lifecycle question. Who is new is told by the active events before the range.
+    /// Answered by bitmaps of days where the condition names events only and days are those of UTC;
+    /// otherwise reads the active events from the first on.
     ///
     /// # Errors
     /// See [`QueryError`].
@@ -82,8 +121,26 @@ impl Executor {
         let Some(Asked { reads, periods }) = self.lifecycle_asked(lifecycle) else {
             return Ok(LifecycleResult::default());
         };
-        let (sums, notices) = self.each_user(&reads, &Table { lifecycle, periods })?;
-        let counts = added_up(sums.into_iter().map(|(_, counts)| counts));
+        let active = Activities {
+            conditions: reads.conditions.clone(),
+            range: reads.range,
+            users: reads.users,
+            zone: &lifecycle.zone,
+            unit: lifecycle.period,
+        };
+        let by_bitmaps = self.by_activity(
+            &active,
+            |counts, _, found| add_statuses(counts, &found[0], &periods),
+            |counts| counts.len() * ENTRY_BYTES,
+        )?;
+        let (counts, notices) = match by_bitmaps {
+            Some(counts) => (added_up(counts.into_iter()), Notices::default()),
+            None => {
+                let (sums, notices) = self.each_user(&reads, &Table { lifecycle, periods })?;
+                let counts = sums.into_iter().map(|(_, counts)| counts);
+                (added_up(counts), notices)
+            }
+        };
         let rows = counts.into_iter().map(|((number, status), users)| {
             let period = lifecycle.zone.numbered(lifecycle.period, number);
             LifecycleRow {

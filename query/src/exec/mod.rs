@@ -17,12 +17,14 @@
 //!           folds over users
 //! funnel    gathered events through the matcher
 //! periods   calendar periods of one user's events: retention, lifecycle, stickiness
+//! activity  the same by bitmaps of days, where those answer: cohorts (retention's)
 //! ordered   plain funnels from stored times           steps    their rows, found user by user
 //! ```
 //!
 //! Nothing here is decided by threads or layout: a morsel's answer depends on its users' events
 //! alone, and answers merge by addition or union.
 
+mod activity;
 mod affinity;
 #[cfg(test)]
 mod affinity_tests;

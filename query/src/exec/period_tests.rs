@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use pugmark_engine::{BatchBuilder, Store};
 
-use super::tests::{Pair, Step, cases, condition, options, play, steps};
+use super::tests::{NAMES, Pair, Step, cases, condition, options, play, steps};
 use crate::behaviour::{
-    Lifecycle, LifecycleStatus, Retention, RetentionRow, ReturnMode, Segment, Stickiness, TimeSpec,
-    days, did, everyone, micros, not,
+    self, Condition, Lifecycle, LifecycleStatus, Retention, RetentionRow, ReturnMode, Segment,
+    Stickiness, TimeSpec, days, did, event, everyone, micros, not,
 };
 use crate::model::ModelStore;
 use crate::zone::{CalendarUnit, Zone};
@@ -95,7 +95,10 @@ fn laid_range(range: TimeSpec, laid: Laid) -> TimeSpec {
 }
 
 fn zone() -> impl Strategy<Value = Zone> {
+    // Half of them by bitmaps of days.
     select(vec![
+        "UTC",
+        "UTC",
         "UTC",
         "Europe/Berlin",
         "America/New_York",
@@ -122,6 +125,17 @@ fn present() -> impl Strategy<Value = i64> {
     prop_oneof![3 => Just(9 * DAY), 2 => moment()]
 }
 
+/// Mostly names alone, which bitmaps answer.
+fn active() -> impl Strategy<Value = Condition> {
+    let name = || select(NAMES.to_vec()).prop_map(event);
+    prop_oneof![
+        2 => name(),
+        1 => (name(), name()).prop_map(|(one, other)| one.or(other)),
+        1 => Just(behaviour::any()),
+        3 => condition(),
+    ]
+}
+
 fn retention() -> impl Strategy<Value = Retention> {
     let flags = (any::<bool>(), any::<bool>());
     let mode = select(vec![ReturnMode::On, ReturnMode::OnOrAfter]);
@@ -131,7 +145,7 @@ fn retention() -> impl Strategy<Value = Retention> {
         mode,
         flags,
     );
-    (condition(), condition(), options, common()).prop_map(
+    (active(), active(), options, common()).prop_map(
         |(start, returns, (period, periods, mode, flags), (zone, users, range))| Retention {
             start,
             returns,
@@ -148,7 +162,7 @@ fn retention() -> impl Strategy<Value = Retention> {
 }
 
 fn lifecycle() -> impl Strategy<Value = Lifecycle> {
-    (condition(), select(UNITS.to_vec()), common()).prop_map(
+    (active(), select(UNITS.to_vec()), common()).prop_map(
         |(active, period, (zone, users, range))| Lifecycle {
             active,
             period,
@@ -162,7 +176,7 @@ fn lifecycle() -> impl Strategy<Value = Lifecycle> {
 fn stickiness() -> impl Strategy<Value = Stickiness> {
     let calendars = (select(UNITS.to_vec()), select(UNITS.to_vec()));
     let calendars = calendars.prop_filter("unit is shorter", |(unit, period)| unit < period);
-    (condition(), calendars, common()).prop_map(|(active, (unit, period), (zone, users, range))| {
+    (active(), calendars, common()).prop_map(|(active, (unit, period), (zone, users, range))| {
         Stickiness {
             active,
             period,

@@ -9,6 +9,8 @@ use super::each_user::{Fold, Reads, UserHistory};
 use super::periods::{ENTRY_BYTES, Periods};
 use super::{Executor, UserSet};
 
+mod by_bitmaps;
+
 /// Places of the conditions in [`Reads`].
 const START: usize = 0;
 const RETURNS: usize = 1;
@@ -136,6 +138,22 @@ struct Cohorts {
 }
 
 impl Cohorts {
+    /// The cohorts of several threads.
+    fn merged(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut whole = Self::default();
+        parts.into_iter().for_each(|part| whole.merge(part));
+        whole
+    }
+
+    fn cohort(&mut self, number: i64) -> (&mut Cohort, &mut usize) {
+        let bytes = &mut self.bytes;
+        let cohort = self.cohorts.entry(number).or_insert_with(|| {
+            *bytes += size_of::<Cohort>() + ENTRY_BYTES;
+            Cohort::default()
+        });
+        (cohort, bytes)
+    }
+
     fn merge(&mut self, other: Self) {
         for (number, cohort) in other.cohorts {
             let whole = self.cohorts.entry(number).or_default();
@@ -164,20 +182,10 @@ impl<'q> Fold for Table<'q> {
     }
 
     fn user(&self, user: &UserHistory<'_>, sum: &mut Self::Sum) -> Result<(), QueryError> {
-        let (
-            own,
-            Cohorts {
-                cohorts,
-                last,
-                bytes,
-            },
-        ) = sum;
-        *last = (*last).max(user.times.last().copied());
+        let (own, cohorts) = sum;
+        cohorts.last = cohorts.last.max(user.times.last().copied());
         own.each_cohort(user, |cohort, back| {
-            let cohort = cohorts.entry(cohort).or_insert_with(|| {
-                *bytes += size_of::<Cohort>() + ENTRY_BYTES;
-                Cohort::default()
-            });
+            let (cohort, bytes) = cohorts.cohort(cohort);
             cohort.size += 1;
             let counted = match self.0.mode {
                 ReturnMode::On => back,
@@ -218,8 +226,10 @@ impl Fold for LastTime {
 impl Executor {
     /// The table of a retention question.
     ///
-    /// Reads the events that satisfy either condition once; without `periods` also those that are
-    /// later than the period of the last of them.
+    /// Where both conditions name events only, days are those of UTC and nothing rolls, bitmaps of
+    /// days answer, and only the events of users who may have come back on the very day of their
+    /// start are read. Otherwise the events that satisfy either condition are read once; without
+    /// `periods` also those that are later than the period of the last of them.
     ///
     /// ```
     /// use pugmark_engine::{BatchBuilder, Store};
@@ -245,10 +255,19 @@ impl Executor {
     /// See [`QueryError`].
     pub fn retention(&self, retention: &Retention) -> Result<RetentionResult, QueryError> {
         retention.validate()?;
-        let reads = self.retention_reads(retention);
-        let (sums, notices) = self.each_user(&reads, &Table(retention))?;
-        let mut cohorts = Cohorts::default();
-        sums.into_iter().for_each(|(_, sum)| cohorts.merge(sum));
+        let by_bitmaps = match retention.rolling {
+            true => None,
+            false => self.cohorts_by_bitmaps(retention)?,
+        };
+        let (cohorts, notices) = match by_bitmaps {
+            Some(found) => found,
+            None => {
+                let reads = self.retention_reads(retention);
+                let (sums, notices) = self.each_user(&reads, &Table(retention))?;
+                let sums = sums.into_iter().map(|(_, sum)| sum);
+                (Cohorts::merged(sums), notices)
+            }
+        };
         let rows = self.retention_rows(retention, &cohorts)?;
         Ok(RetentionResult { rows, notices })
     }

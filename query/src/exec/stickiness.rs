@@ -2,8 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use crate::behaviour::{Stickiness, StickinessResult, StickinessRow};
+use pugmark_engine::bitmap::Words;
+use pugmark_engine::time::MICROS_PER_DAY;
 
+use crate::behaviour::{Notices, Stickiness, StickinessResult, StickinessRow};
+use crate::zone::CalendarUnit;
+
+use super::activity::{Asked as Activities, ByPeriod};
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
 use super::periods::{ENTRY_BYTES, Periods, added_up};
@@ -72,16 +77,111 @@ impl<'q> Fold for Table<'q> {
     }
 }
 
+/// How often each user of a container was counted: bit `i` of all counts is set `i`.
+#[derive(Default)]
+struct Counter {
+    bits: Vec<Words>,
+    most: u64,
+}
+
+impl Counter {
+    /// Counts these users once more.
+    fn add(&mut self, users: &Words) {
+        self.most += 1;
+        let mut carry = users.clone();
+        for bit in &mut self.bits {
+            let mut both = bit.clone();
+            both.and(&carry);
+            bit.toggle(&carry);
+            carry = both;
+        }
+        if !carry.is_empty() {
+            self.bits.push(carry);
+        }
+    }
+
+    /// Calls `each` with every count and the number of users who have it.
+    fn counts(&self, mut each: impl FnMut(u64, u32)) {
+        let Some((first, more)) = self.bits.split_first() else {
+            return;
+        };
+        let mut anybody = first.clone();
+        more.iter().for_each(|bit| anybody.or(bit));
+        for count in 1..=self.most {
+            let mut users = anybody.clone();
+            for (place, bit) in self.bits.iter().enumerate() {
+                match count >> place & 1 {
+                    0 => users.and_not(bit),
+                    _ => users.and(bit),
+                }
+            }
+            // A count that does not fit the bits is nobody's.
+            if count >> self.bits.len() == 0 {
+                each(count, users.len());
+            }
+        }
+    }
+}
+
+/// Counts the users of one container by period and units; `days` has them by day.
+fn add_units(
+    counts: &mut BTreeMap<(i64, u64), u64>,
+    days: &ByPeriod,
+    Calendars { periods, units }: &mut Calendars<'_>,
+) {
+    let numbered = days.iter().map(|(day, users)| {
+        let start = day * MICROS_PER_DAY;
+        (periods.number(start), units.number(start), users)
+    });
+    let numbered: Vec<_> = numbered.collect();
+    for period in numbered.chunk_by(|left, right| left.0 == right.0) {
+        let mut counter = Counter::default();
+        for unit in period.chunk_by(|left, right| left.1 == right.1) {
+            let mut users = Words::new();
+            unit.iter().for_each(|(_, _, day)| users.or(day));
+            counter.add(&users);
+        }
+        counter.counts(|units, users| {
+            if users > 0 {
+                *counts.entry((period[0].0, units)).or_default() += u64::from(users);
+            }
+        });
+    }
+}
+
 impl Executor {
-    /// The table of a stickiness question.
+    /// The table of a stickiness question. Answered by bitmaps of days where the condition names
+    /// events only and days are those of UTC; otherwise reads the active events.
     ///
     /// # Errors
     /// See [`QueryError`].
     pub fn stickiness(&self, stickiness: &Stickiness) -> Result<StickinessResult, QueryError> {
         stickiness.validate()?;
         let reads = self.stickiness_reads(stickiness);
-        let (sums, notices) = self.each_user(&reads, &Table(stickiness))?;
-        let counts = added_up(sums.into_iter().map(|(_, counts)| counts));
+        let active = Activities {
+            conditions: reads.conditions.clone(),
+            range: reads.range,
+            users: reads.users,
+            zone: &stickiness.zone,
+            // Of which all other units are made; weeks end in the midst of months.
+            unit: match stickiness.unit {
+                CalendarUnit::Hour => CalendarUnit::Hour,
+                _ => CalendarUnit::Day,
+            },
+        };
+        let by_bitmaps = self.by_activity(
+            &active,
+            |counts, _, found| add_units(counts, &found[0], &mut Calendars::new(stickiness)),
+            |counts| counts.len() * ENTRY_BYTES,
+        )?;
+        let (counts, notices) = match by_bitmaps {
+            Some(counts) => (added_up(counts.into_iter()), Notices::default()),
+            None => {
+                let (sums, notices) = self.each_user(&reads, &Table(stickiness))?;
+                let counts = sums.into_iter().map(|(_, counts)| counts);
+                (added_up(counts), notices)
+            }
+        };
         let rows = counts.into_iter().map(|((number, units), users)| {
             let period = stickiness.zone.numbered(stickiness.period, number);
             StickinessRow {

@@ -38,7 +38,7 @@ pub(super) enum Step {
     Reopen,
 }
 
-const NAMES: [&str; 4] = ["view", "cart", "buy", "rare"];
+pub(super) const NAMES: [&str; 4] = ["view", "cart", "buy", "rare"];
 const PROPERTIES: [&str; 3] = ["item", "price", "tags"];
 const TRAITS: [&str; 2] = ["plan", "age"];
 

@@ -1,0 +1,189 @@
+//! Who was active in which calendar period, as bitmaps of days.
+//!
+//! A condition that names events only, counted by whole days of UTC or longer periods, is answered
+//! by the bitmaps of days; rows are looked at only on the days that the range cuts. Retention,
+//! lifecycle and stickiness are then algebra over sets of users.
+
+use std::collections::BTreeMap;
+
+use pugmark_engine::bitmap::{CONTAINER_BITS, Words};
+use pugmark_engine::segment::NameRun;
+use pugmark_engine::{Corruption, Snapshot};
+
+use crate::behaviour::{Condition, Segment, TimeRange, Truth};
+use crate::zone::{CalendarUnit, Zone};
+
+use super::Executor;
+use super::control::{Control, QueryError};
+use super::exists::Exists;
+use super::morsel::{self, Morsel};
+use super::scan::Scan;
+use super::traits::TraitTable;
+use super::users::PreparedUsers;
+use super::worker::Worker;
+
+/// Most periods: the sets of all of them are held at once. Beyond, reading rows is as fast.
+const MOST_PERIODS: u64 = 400;
+
+/// The users who satisfy a condition, by period.
+#[derive(Debug)]
+pub(super) struct Activity<'a> {
+    /// By number, ascending, without periods that no event can lie in.
+    periods: Vec<(i64, Exists<'a>)>,
+}
+
+/// What is asked of whom.
+pub(super) struct Asked<'q> {
+    pub(super) conditions: Vec<&'q Condition>,
+    pub(super) range: TimeRange,
+    pub(super) users: Option<&'q Segment>,
+    pub(super) zone: &'q Zone,
+    pub(super) unit: CalendarUnit,
+}
+
+/// Sets of users by the number of a period, ascending.
+pub(super) type ByPeriod = Vec<(i64, Words)>;
+
+impl<'a> Activity<'a> {
+    /// Prepares a condition; `None` where rows must tell.
+    fn prepare(
+        snapshot: &'a Snapshot,
+        condition: &Condition,
+        asked: &Asked<'_>,
+    ) -> Result<Option<Self>, Corruption> {
+        let scan = Scan::prepare(snapshot, &[condition], asked.range, false);
+        let named = |condition: &Condition| *condition == Condition::Constant(Truth::True);
+        if !scan.runs.iter().all(|run| named(&run.conditions[0])) {
+            return Ok(None);
+        }
+        let first = scan.runs.iter().map(|run| run.run.min_time()).min();
+        let last = scan.runs.iter().map(|run| run.run.max_time()).max();
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(Some(Self {
+                periods: Vec::new(),
+            }));
+        };
+        let number = |micros| asked.zone.number(asked.unit, micros);
+        let (first, last) = (
+            number(first.max(asked.range.first)),
+            number(last.min(asked.range.last)),
+        );
+        if last.abs_diff(first) >= MOST_PERIODS {
+            return Ok(None);
+        }
+        let mut periods = Vec::new();
+        for number in first..=last {
+            let period = asked.zone.numbered(asked.unit, number);
+            let range = TimeRange {
+                first: period.start.max(asked.range.first),
+                last: (period.end - 1).min(asked.range.last),
+            };
+            let exists = Exists::prepare(snapshot, condition, range)?;
+            if !exists.scan.runs.is_empty() {
+                periods.push((number, exists));
+            }
+        }
+        Ok(Some(Self { periods }))
+    }
+
+    fn runs(&self) -> impl Iterator<Item = NameRun<'a>> {
+        let scans = self
+            .periods
+            .iter()
+            .flat_map(|(_, exists)| &exists.scan.runs);
+        scans.map(|scan| scan.run)
+    }
+
+    /// Those of `within` who are active, by period; periods without anybody are left out.
+    fn users(
+        &self,
+        morsel: &Morsel,
+        within: &Words,
+        worker: &mut Worker<'_>,
+    ) -> Result<ByPeriod, QueryError> {
+        let Worker {
+            control,
+            starts,
+            skipped,
+            ..
+        } = worker;
+        let traits = TraitTable::default();
+        let mut found = ByPeriod::new();
+        for (number, exists) in &self.periods {
+            control.check()?;
+            let bounds = exists.bounds(morsel)?;
+            let users = exists.users(morsel, &bounds, within, &traits, starts, skipped)?;
+            if !users.is_empty() {
+                found.push((*number, users));
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Executor {
+    /// Calls `add` for each container of users, with its key and the users of each condition by
+    /// period; gives the sums of the threads, which hold `byte_len` bytes. `None` where bitmaps do
+    /// not answer.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn by_activity<S: Default + Send>(
+        &self,
+        asked: &Asked<'_>,
+        add: impl Fn(&mut S, u16, &[ByPeriod]) + Sync,
+        byte_len: impl Fn(&S) -> usize + Sync,
+    ) -> Result<Option<Vec<S>>, QueryError> {
+        if *asked.zone != Zone::UTC || asked.unit == CalendarUnit::Hour {
+            return Ok(None);
+        }
+        let mut activities = Vec::with_capacity(asked.conditions.len());
+        for condition in &asked.conditions {
+            match Activity::prepare(self.snapshot(), condition, asked)? {
+                Some(activity) => activities.push(activity),
+                None => return Ok(None),
+            }
+        }
+        let control = Control::start(self.options());
+        let users = asked
+            .users
+            .map(|users| PreparedUsers::new(self.snapshot(), users, self.as_of()));
+        let users = users.transpose()?;
+        let sets: usize = activities
+            .iter()
+            .map(|activity| activity.periods.len())
+            .sum();
+        let begin = || (Worker::new(&control), control.reservation(), S::default());
+        let states = morsel::run(
+            &containers(&activities)?,
+            self.threads(),
+            &control,
+            begin,
+            |(worker, memory, sum), morsel| {
+                worker.reserve()?;
+                // What is found, and as much to compute with.
+                memory.at_least(2 * sets * (CONTAINER_BITS / 8) + byte_len(sum))?;
+                let within = match &users {
+                    Some(users) => users.users(morsel, worker)?,
+                    None => Words::of_range(morsel.lows.clone()),
+                };
+                let found = activities.iter();
+                let found = found.map(|activity| activity.users(morsel, &within, worker));
+                add(sum, morsel.key, &found.collect::<Result<Vec<_>, _>>()?);
+                Ok(())
+            },
+        )?;
+        Ok(Some(states.into_iter().map(|(_, _, sum)| sum).collect()))
+    }
+}
+
+/// The containers that have users, whole: their sets are made together.
+fn containers(activities: &[Activity<'_>]) -> Result<Vec<Morsel>, Corruption> {
+    let mut rows: BTreeMap<u16, u64> = BTreeMap::new();
+    for run in activities.iter().flat_map(Activity::runs) {
+        for (key, users) in run.users()?.keys() {
+            *rows.entry(key).or_default() += u64::from(users);
+        }
+    }
+    Ok(morsel::cut(&rows, u64::MAX))
+}
