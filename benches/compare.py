@@ -30,8 +30,8 @@ DAY_MICROS = 86_400_000_000
 WARM_UP_SECONDS = 0.3
 
 
-def arguments():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def arguments(about, questions):
+    parser = argparse.ArgumentParser(description=about.split("\n")[0])
     add = parser.add_argument
     add("--events", type=int, default=100_000_000, help="how many events [100 million]")
     add("--work", type=Path, default=environment.REPOSITORY / "target/compare",
@@ -42,7 +42,7 @@ def arguments():
     add("--seed", type=int, default=1, help="of the population [1]")
     add("--days", type=int, default=90, help="of the population [90]")
     add("--layouts", default=",".join(clickhouse.LAYOUTS), help="of ClickHouse [all]")
-    add("--questions", default=",".join(QUESTIONS), help="to ask [all]")
+    add("--questions", default=",".join(questions), help="to ask [all]")
     add("--venv", help="a Python environment with chdb and pyarrow")
     add("--binaries", type=Path, help="built programs; builds them if not given")
     add("--keep-loaded", action="store_true",
@@ -52,7 +52,7 @@ def arguments():
 
 
 def main():
-    options = arguments()
+    options = arguments(__doc__, QUESTIONS)
     environment.enter_venv(options.venv)
     options.layouts = options.layouts.split(",")
     options.questions = options.questions.split(",")
@@ -64,25 +64,34 @@ def main():
         "threads": options.threads, "repetitions": options.repetitions,
         "commit": environment.commit(), "machine": environment.machine(),
     }
-    # The present is in the middle of the last day, so that ranges break days at both ends.
-    as_of_micros = START_MICROS + options.days * DAY_MICROS - 30_600_000_000
+    as_of = as_of_micros(options)
     name = f"{options.events}-{options.days}-{options.seed}"
-    pugmark = Pugmark(binaries.resolve(), work / f"store-{name}", options.threads, as_of_micros)
-    parquet = work / f"events-{name}.parquet"
-    if not parquet.exists():
-        say(f"generating {parquet}")
-        pugmark.generate(parquet, options.events, options.days, options.seed)
+    pugmark = Pugmark(binaries.resolve(), work / f"store-{name}", options.threads, as_of)
+    parquet = population(options, pugmark, work / f"events-{name}.parquet")
     figures["parquet_bytes"] = parquet.stat().st_size
     figures["load"] = load(options, pugmark, parquet, work / f"clickhouse-{name}")
     engine = clickhouse.Engine(str(work / f"clickhouse-{name}"), options.threads)
     clickhouse.make_users_table(engine, options.layouts[0])
-    measure(options, figures, pugmark, engine, as_of_micros // 1000)
+    measure(options, figures, pugmark, engine, as_of // 1000)
     out = options.out or work / f"report-{options.events}"
     text = report.write(figures, out)
     print(text)
     if options.publish:
         report.publish(text, environment.REPOSITORY / "docs/performance.md")
     say(f"written to {out}")
+
+
+def as_of_micros(options):
+    """The present: in the middle of the last day, so that ranges break days at both ends."""
+    return START_MICROS + options.days * DAY_MICROS - 30_600_000_000
+
+
+def population(options, pugmark, parquet):
+    """The events as a file, made where missing."""
+    if not parquet.exists():
+        say(f"generating {parquet}")
+        pugmark.generate(parquet, options.events, options.days, options.seed)
+    return parquet
 
 
 def load(options, pugmark, parquet, directory):

@@ -7,6 +7,9 @@ import subprocess
 from harness.environment import directory_bytes, timed
 
 
+FAR_FUTURE = 4_000_000_000_000_000
+
+
 class Pugmark:
     """The programs in `binaries`, the store at `store`."""
 
@@ -16,7 +19,7 @@ class Pugmark:
         self.store = store
         self.threads = threads
         self.as_of_micros = as_of_micros
-        self.server = None
+        self.servers = {}
 
     def generate(self, parquet, events, days, seed):
         """Writes the population under another name first: a file that is there is whole."""
@@ -49,27 +52,40 @@ class Pugmark:
         return self._once("memory", *asking) | self._once("pages", *asking)
 
     def ask(self, question):
-        """Answer, seconds, seconds of all threads."""
-        if self.server is None:
-            self.server = subprocess.Popen(
-                self._command("serve", *self._asking()),
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        self.server.stdin.write(question + "\n")
-        self.server.stdin.flush()
-        line = self.server.stdout.readline()
-        if not line:
-            raise SystemExit(f"pugmark-bench gave no answer to {question}")
-        figures = json.loads(line)
+        """Answer of a question of `benches/src/questions.rs`, seconds, seconds of all threads."""
+        figures = self._serve("serve", question)
         return figures["answer"], figures["seconds"], figures["cpu_seconds"]
 
-    def close(self):
-        if self.server is not None:
-            self.server.stdin.close()
-            self.server.wait()
-            self.server = None
+    def sql(self, statement, whole=False):
+        """Rows, seconds, seconds of all threads; of the whole store, or of what was at `as_of`."""
+        figures = self._serve("sql-of-all" if whole else "sql", json.dumps(statement))
+        return figures["rows"], figures["seconds"], figures["cpu_seconds"]
 
-    def _asking(self):
-        return ("--store", self.store, "--threads", self.threads, "--as-of", self.as_of_micros)
+    def close(self):
+        for server in self.servers.values():
+            server.stdin.close()
+            server.wait()
+        self.servers = {}
+
+    def _serve(self, mode, line):
+        if mode not in self.servers:
+            command = self._command(mode, *self._asking())
+            if mode == "sql-of-all":
+                command = self._command("sql", *self._asking(FAR_FUTURE))
+            self.servers[mode] = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+        server = self.servers[mode]
+        server.stdin.write(line + "\n")
+        server.stdin.flush()
+        answer = server.stdout.readline()
+        if not answer:
+            raise SystemExit(f"pugmark-bench gave no answer to {line}")
+        return json.loads(answer)
+
+    def _asking(self, as_of=None):
+        return ("--store", self.store, "--threads", self.threads,
+                "--as-of", as_of or self.as_of_micros)
 
     def _command(self, *words):
         return [str(self.bench), *(str(word) for word in words)]

@@ -94,17 +94,17 @@ class Formulations:
                 WHERE first_seen <= {self.moment()} AND user_id NOT IN ({opened})""",
         }
 
-    def funnel_3(self):
+    def funnel_3(self, also=""):
         steps = "event = 'view', event = 'cart', event = 'purchase'"
         level = f"windowFunnel({DAY_MILLIS})(reinterpretAsUInt64(time), {steps})"
-        events = f"FROM {self.table} WHERE event IN ('view', 'cart', 'purchase')"
-        carts = f"SELECT user_id FROM {self.table} WHERE event = 'cart'"
+        events = f"FROM {self.table} WHERE event IN ('view', 'cart', 'purchase'){also}"
+        carts = f"SELECT user_id FROM {self.table} WHERE event = 'cart'{also}"
         return {
             "windowFunnel": f"""
                 SELECT countIf(level >= 1), countIf(level >= 2), countIf(level >= 3)
                 FROM (SELECT {level} AS level {events} GROUP BY user_id)""",
             "windowFunnel over users with a cart": f"""
-                SELECT (SELECT groupBitmap(user_id) FROM {self.table} WHERE event = 'view'),
+                SELECT (SELECT groupBitmap(user_id) FROM {self.table} WHERE event = 'view'{also}),
                 countIf(level >= 2), countIf(level >= 3)
                 FROM (SELECT {level} AS level {events} AND user_id IN ({carts})
                 GROUP BY user_id)""",

@@ -15,12 +15,12 @@ def write(figures, out):
     return text
 
 
-def publish(text, page):
+def publish(text, page, marks="figures"):
     """Puts the tables between the marks of a page."""
-    before, rest = page.read_text(encoding="utf-8").split("<!-- figures -->\n")
-    _, after = rest.split("<!-- end of figures -->")
-    page.write_text(f"{before}<!-- figures -->\n## Last figures\n{text}<!-- end of figures -->{after}",
-                    encoding="utf-8")
+    begin, end = f"<!-- {marks} -->\n", f"<!-- end of {marks} -->"
+    before, rest = page.read_text(encoding="utf-8").split(begin)
+    _, after = rest.split(end)
+    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 def markdown(figures):
@@ -50,10 +50,10 @@ def _questions(figures):
         peers = question["clickhouse"]
         lines.append(
             f"| {QUESTIONS[name][0]} | **{question['ratio']:.1f}** | {question['cpu_ratio']:.1f} "
-            f"| {_ms(question['pugmark']['seconds'])} | "
-            + " | ".join(_ms(peers[layout]["seconds"]) for layout in layouts)
+            f"| {ms(question['pugmark']['seconds'])} | "
+            + " | ".join(ms(peers[layout]["seconds"]) for layout in layouts)
             + f" | {memory['peak_bytes'] / MIB:.1f} | {memory['touched_bytes'] / MIB:.1f} "
-            f"| {_ms(memory['stream_seconds'])} |")
+            f"| {ms(memory['stream_seconds'])} |")
     return lines
 
 
@@ -75,7 +75,7 @@ def _storage(figures):
     parquet = figures["parquet_bytes"]
     lines.append(f"| Parquet, zstd | {parquet / events:.2f} | {parquet / pugmark['bytes']:.2f} "
                  "| | | | |")
-    lines += ["", f"Opening the store: {_ms(figures['open']['seconds'])} ms, "
+    lines += ["", f"Opening the store: {ms(figures['open']['seconds'])} ms, "
               f"{figures['open']['segments']} segments; ids {figures['open']['id_bytes'] / events:.2f} "
               f"bytes an event. Memory streams at {figures['stream_bytes_per_second'] / 1e9:.1f} GB/s "
               f"on {figures['threads']} threads."]
@@ -91,6 +91,6 @@ def _chosen(figures):
     return lines
 
 
-def _ms(seconds):
+def ms(seconds):
     millis = seconds * 1e3
     return f"{millis:.0f}" if millis >= 100 else f"{millis:.1f}" if millis >= 1 else f"{millis:.2f}"

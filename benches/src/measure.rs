@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use rustix::thread::disable_transparent_huge_pages;
-use rustix::time::{ClockId, clock_gettime};
+use nix::sys::prctl::set_thp_disable;
+use nix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 /// Far more than any cache holds.
@@ -18,8 +18,8 @@ const STREAM_RUNS: usize = 7;
 
 /// Seconds that all threads of this process have computed so far.
 pub(crate) fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
+    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
+    time.map_or(f64::NAN, |time| Duration::from(time).as_secs_f64())
 }
 
 /// Bytes of memory that belong to no file: heap and stacks.
@@ -53,7 +53,7 @@ pub(crate) fn peak_anonymous_bytes<T>(work: impl FnOnce() -> T) -> io::Result<(T
 /// Has files mapped from now on by pages of 4 KiB only: of a page of 2 MiB the kernel could not tell
 /// which part was touched.
 pub(crate) fn map_small_pages() -> io::Result<()> {
-    Ok(disable_transparent_huge_pages(true)?)
+    Ok(set_thp_disable(true)?)
 }
 
 /// Makes the kernel forget which pages of this process were touched.

@@ -43,8 +43,6 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
-#[cfg(feature = "sql")]
-pub(crate) mod groups;
 mod intern;
 mod lifecycle;
 mod morsel;
@@ -67,8 +65,14 @@ mod stickiness;
 pub(crate) mod table_scan;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "sql")]
+pub(crate) mod totals;
+#[cfg(all(test, feature = "sql"))]
+mod totals_tests;
 mod trail;
 mod traits;
+#[cfg(feature = "sql")]
+pub(crate) mod uniques;
 mod users;
 mod values;
 mod worker;

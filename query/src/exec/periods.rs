@@ -41,12 +41,6 @@ impl<'q> Periods<'q> {
         self.number
     }
 
-    /// True where a day of UTC may lie in several periods.
-    #[cfg(feature = "sql")]
-    pub(super) fn may_change_within_days(&self) -> bool {
-        self.unit == CalendarUnit::Hour || *self.zone != Zone::UTC
-    }
-
     /// How many whole calendar units have passed from `start` to `end`, which is not earlier.
     pub(super) fn elapsed(&mut self, start: i64, end: i64) -> i64 {
         let most = self.number(end) - self.zone.number(self.unit, start);

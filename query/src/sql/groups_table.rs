@@ -1,9 +1,11 @@
-//! `GROUP BY event`, by calendar periods, or by both: answered from bitmaps and run lengths.
+//! `GROUP BY` of events by name, calendar period and text properties: answered from bitmaps, run
+//! lengths and columns of codes and numbers.
 //!
-//! A rule of the optimiser finds aggregates over `events` that [`Groups`] can count and puts a table
-//! of their answer in their place. What it does not understand stays as it is.
+//! A rule of the optimiser finds aggregates over `events` that [`Totals`] and [`Uniques`] can count
+//! and puts a table of their answer in their place. What it does not understand stays as it is.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -28,7 +30,8 @@ use super::context::Context;
 use super::events_table::{EventsTable, split_range};
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
 use crate::behaviour::{Condition, TimeSpec, any};
-use crate::exec::groups::{GroupRow, Groups};
+use crate::exec::totals::{Measured, NumberTotal, Total, TotalRow, Totals};
+use crate::exec::uniques::Uniques;
 use crate::zone::{CalendarUnit, Zone};
 
 /// Finds aggregates that are answered from bitmaps and run lengths.
@@ -42,12 +45,40 @@ pub(super) struct GroupsRule {
 enum Told {
     Event,
     Period,
+    /// A property's text, with its number among those that groups are told by.
+    Property(usize),
     Events,
     Users,
     First,
     Last,
-    /// With its number among the sums.
-    Sum(usize),
+    /// Of a property of numbers, with its number among them.
+    Number(usize, Measure),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Measure {
+    Count,
+    Sum,
+    Mean,
+    Least,
+    Greatest,
+}
+
+/// An aggregate.
+#[derive(Clone, Debug)]
+struct Asked {
+    totals: Totals,
+    /// Where distinct users are wanted.
+    uniques: Option<Uniques>,
+    told: Vec<Told>,
+}
+
+impl Asked {
+    /// True where only distinct users are wanted.
+    fn only_users(&self) -> bool {
+        let only = |told: &Told| matches!(told, Told::Event | Told::Period | Told::Users);
+        self.uniques.is_some() && self.told.iter().all(only)
+    }
 }
 
 impl GroupsRule {
@@ -59,37 +90,66 @@ impl GroupsRule {
 
     /// The table that gives an aggregate's rows.
     fn table(&self, aggregate: &Aggregate) -> Option<GroupsTable> {
+        let asked = self.asked(aggregate)?;
+        let snapshot = &self.context.snapshot;
+        if asked
+            .uniques
+            .as_ref()
+            .is_some_and(|uniques| !uniques.fits(snapshot))
+        {
+            return None;
+        }
+        // What cannot be read is told by the plan that stays.
+        if !asked.only_users() && !asked.totals.fits(snapshot).unwrap_or(false) {
+            return None;
+        }
+        let table = GroupsTable::new(&self.context, asked);
+        let own = table.schema.fields();
+        let wanted = aggregate.schema.fields();
+        let same = wanted
+            .iter()
+            .zip(own)
+            .all(|(wanted, own)| wanted.data_type() == own.data_type());
+        (same && wanted.len() == own.len()).then_some(table)
+    }
+
+    fn asked(&self, aggregate: &Aggregate) -> Option<Asked> {
         let condition = self.condition(&aggregate.input)?;
         let whole = TimeSpec::default().resolve(self.context.as_of);
         let (condition, range) = split_range(condition, whole);
-        let mut groups = Groups {
-            condition,
-            range,
-            by_event: false,
-            by_period: None,
-            users: false,
-            times: false,
-            sums: Vec::new(),
+        let mut asked = Asked {
+            totals: Totals {
+                condition,
+                range,
+                by_event: false,
+                by_period: None,
+                by_properties: Vec::new(),
+                times: false,
+                numbers: Vec::new(),
+            },
+            uniques: None,
+            told: Vec::new(),
         };
-        let keys = aggregate
-            .group_expr
-            .iter()
-            .map(|key| key_of(key, &mut groups, &self.context));
-        let mut told = keys.collect::<Option<Vec<_>>>()?;
+        for key in &aggregate.group_expr {
+            let told = self.key(key, &mut asked.totals)?;
+            asked.told.push(told);
+        }
         for measure in &aggregate.aggr_expr {
-            told.push(self.measure(measure, &mut groups)?);
+            let told = self.measure(measure, &mut asked.totals)?;
+            asked.told.push(told);
         }
-        if !groups.fits(&self.context.snapshot) {
-            return None;
+        if asked.told.contains(&Told::Users) {
+            if !asked.totals.by_properties.is_empty() {
+                return None;
+            }
+            asked.uniques = Some(Uniques {
+                condition: asked.totals.condition.clone(),
+                range: asked.totals.range,
+                by_event: asked.totals.by_event,
+                by_period: asked.totals.by_period,
+            });
         }
-        let table = GroupsTable::new(&self.context, groups, told);
-        let same = aggregate
-            .schema
-            .fields()
-            .iter()
-            .zip(table.schema.fields())
-            .all(|(wanted, own)| wanted.data_type() == own.data_type());
-        (same && aggregate.schema.fields().len() == table.schema.fields().len()).then_some(table)
+        Some(asked)
     }
 
     /// What filters between an aggregate and `events` come to.
@@ -114,7 +174,47 @@ impl GroupsRule {
         }
     }
 
-    fn measure(&self, expr: &Expr, groups: &mut Groups) -> Option<Told> {
+    /// What a key of GROUP BY is.
+    fn key(&self, expr: &Expr, totals: &mut Totals) -> Option<Told> {
+        match column_name(expr) {
+            Some("event") if !totals.by_event => {
+                totals.by_event = true;
+                return Some(Told::Event);
+            }
+            Some(column) => return self.property_key(column, totals),
+            None => {}
+        }
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
+            return None;
+        };
+        let [Expr::Literal(unit, _), of] = &args[..] else {
+            return None;
+        };
+        let of_time = column_name(of) == Some("time") && totals.by_period.is_none();
+        if !of_time || func.name() != "date_trunc" || self.context.settings.zone != Zone::UTC {
+            return None;
+        }
+        let unit = match unit.to_string().to_ascii_lowercase().as_str() {
+            "hour" => CalendarUnit::Hour,
+            "day" => CalendarUnit::Day,
+            "week" => CalendarUnit::Week,
+            "month" => CalendarUnit::Month,
+            _ => return None,
+        };
+        totals.by_period = Some(unit);
+        Some(Told::Period)
+    }
+
+    fn property_key(&self, column: &str, totals: &mut Totals) -> Option<Told> {
+        let (name, seen) = event_property(&self.context.catalog, column)?;
+        if seen.column_type() != ColumnType::Text || !seen.is_plain() {
+            return None;
+        }
+        totals.by_properties.push(name.to_owned());
+        Some(Told::Property(totals.by_properties.len() - 1))
+    }
+
+    fn measure(&self, expr: &Expr, totals: &mut Totals) -> Option<Told> {
         let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
             return None;
         };
@@ -125,34 +225,57 @@ impl GroupsRule {
         let [argument] = &params.args[..] else {
             return None;
         };
-        let column = column_name(argument);
-        match (func.name(), params.distinct) {
-            ("count", false) => match argument {
+        match (func.name(), params.distinct, column_name(argument)) {
+            ("count", false, None) => match argument {
                 Expr::Literal(value, _) if !value.is_null() => Some(Told::Events),
                 _ => None,
             },
-            ("count", true) if column == Some("user_id") => {
-                groups.users = true;
-                Some(Told::Users)
+            ("count", true, Some("user_id")) => Some(Told::Users),
+            ("min", false, Some("time")) => {
+                totals.times = true;
+                Some(Told::First)
             }
-            ("min" | "max", false) if column == Some("time") => {
-                groups.times = true;
-                Some(if func.name() == "min" {
-                    Told::First
-                } else {
-                    Told::Last
-                })
+            ("max", false, Some("time")) => {
+                totals.times = true;
+                Some(Told::Last)
             }
-            ("sum", false) => {
-                let (name, seen) = event_property(&self.context.catalog, column?)?;
-                if seen.column_type() != ColumnType::F64 || !seen.is_plain() {
-                    return None;
-                }
-                groups.sums.push(name.to_owned());
-                Some(Told::Sum(groups.sums.len() - 1))
+            ("count", false, Some(column)) => self.number(column, Measure::Count, totals),
+            ("sum", false, Some(column)) => self.number(column, Measure::Sum, totals),
+            ("min", false, Some(column)) => self.number(column, Measure::Least, totals),
+            ("max", false, Some(column)) => self.number(column, Measure::Greatest, totals),
+            ("avg", false, column) => {
+                let inner = match argument {
+                    Expr::Cast(cast) => column_name(&cast.expr),
+                    _ => column,
+                };
+                self.number(inner?, Measure::Mean, totals)
             }
             _ => None,
         }
+    }
+
+    fn number(&self, column: &str, measure: Measure, totals: &mut Totals) -> Option<Told> {
+        let (name, seen) = event_property(&self.context.catalog, column)?;
+        let whole = match seen.column_type() {
+            ColumnType::I64 => true,
+            ColumnType::F64 => false,
+            _ => return None,
+        };
+        if !seen.is_plain() {
+            return None;
+        }
+        let known = totals
+            .numbers
+            .iter()
+            .position(|number| number.property == name);
+        let place = known.unwrap_or_else(|| {
+            totals.numbers.push(Measured {
+                property: name.to_owned(),
+                whole,
+            });
+            totals.numbers.len() - 1
+        });
+        Some(Told::Number(place, measure))
     }
 }
 
@@ -162,33 +285,6 @@ fn column_name(expr: &Expr) -> Option<&str> {
         Expr::Alias(alias) => column_name(&alias.expr),
         _ => None,
     }
-}
-
-/// What a key of GROUP BY is.
-fn key_of(expr: &Expr, groups: &mut Groups, context: &Context) -> Option<Told> {
-    if column_name(expr) == Some("event") && !groups.by_event {
-        groups.by_event = true;
-        return Some(Told::Event);
-    }
-    let Expr::ScalarFunction(ScalarFunction { func, args }) = expr else {
-        return None;
-    };
-    let [Expr::Literal(unit, _), of] = &args[..] else {
-        return None;
-    };
-    let is_trunc = func.name() == "date_trunc" && column_name(of) == Some("time");
-    if !is_trunc || groups.by_period.is_some() || context.settings.zone != Zone::UTC {
-        return None;
-    }
-    let unit = match unit.to_string().to_ascii_lowercase().as_str() {
-        "hour" => CalendarUnit::Hour,
-        "day" => CalendarUnit::Day,
-        "week" => CalendarUnit::Week,
-        "month" => CalendarUnit::Month,
-        _ => return None,
-    };
-    groups.by_period = Some((unit, Zone::UTC));
-    Some(Told::Period)
 }
 
 impl OptimizerRule for GroupsRule {
@@ -235,29 +331,34 @@ impl OptimizerRule for GroupsRule {
 #[derive(Debug)]
 struct GroupsTable {
     context: Arc<Context>,
-    groups: Groups,
-    told: Vec<Told>,
+    asked: Asked,
     schema: SchemaRef,
 }
 
 impl GroupsTable {
-    fn new(context: &Arc<Context>, groups: Groups, told: Vec<Told>) -> Self {
+    fn new(context: &Arc<Context>, asked: Asked) -> Self {
         let zone = &context.zone_name;
         let field = |(number, told): (usize, &Told)| {
             let (data_type, nullable) = match told {
                 Told::Event => (DataType::Utf8View, false),
+                Told::Property(_) => (DataType::Utf8View, true),
                 Told::Period => (time_type(zone), false),
-                Told::Events | Told::Users => (DataType::Int64, false),
+                Told::Events | Told::Users | Told::Number(_, Measure::Count) => {
+                    (DataType::Int64, false)
+                }
                 Told::First | Told::Last => (time_type(zone), true),
-                Told::Sum(_) => (DataType::Float64, true),
+                Told::Number(_, Measure::Mean) => (DataType::Float64, true),
+                Told::Number(number, _) => match asked.totals.numbers[*number].whole {
+                    true => (DataType::Int64, true),
+                    false => (DataType::Float64, true),
+                },
             };
             Field::new(format!("c{number}"), data_type, nullable)
         };
-        let schema = Schema::new(told.iter().enumerate().map(field).collect::<Vec<_>>());
+        let schema = Schema::new(asked.told.iter().enumerate().map(field).collect::<Vec<_>>());
         Self {
             context: Arc::clone(context),
-            groups,
-            told,
+            asked,
             schema: Arc::new(schema),
         }
     }
@@ -280,12 +381,13 @@ impl TableProvider for GroupsTable {
         _filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let all: Vec<usize> = (0..self.told.len()).collect();
+        let all: Vec<usize> = (0..self.asked.told.len()).collect();
         let projection = projection.unwrap_or(&all);
+        let told = projection.iter().map(|&column| self.asked.told[column]);
         let producer = GroupsProducer {
             context: Arc::clone(&self.context),
-            groups: self.groups.clone(),
-            told: projection.iter().map(|&column| self.told[column]).collect(),
+            told: told.collect(),
+            asked: self.asked.clone(),
             schema: Arc::new(self.schema.project(projection)?),
         };
         Ok(Arc::new(ProduceExec::new(Arc::new(producer), limit)))
@@ -296,40 +398,127 @@ impl TableProvider for GroupsTable {
 #[derive(Clone, Debug)]
 struct GroupsProducer {
     context: Arc<Context>,
-    groups: Groups,
+    asked: Asked,
+    /// The columns that are read.
     told: Vec<Told>,
     schema: SchemaRef,
 }
 
+/// A group with its users, which are 0 where not wanted.
+type Row = (TotalRow, u64);
+
 impl GroupsProducer {
-    fn array(&self, told: Told, rows: &[GroupRow]) -> ArrayRef {
-        let count = |of: fn(&GroupRow) -> u64| -> ArrayRef {
+    fn rows(&self, sink: &Sink) -> Result<Vec<Row>, ProduceError> {
+        let executor = self.context.executor(self.context.as_of, &sink.cancel);
+        let Asked {
+            totals, uniques, ..
+        } = &self.asked;
+        let mut users = BTreeMap::new();
+        if let Some(uniques) = uniques {
+            let (found, skipped) = executor.uniques(uniques)?;
+            self.context.remark_skipped(&skipped);
+            users = found;
+        }
+        let row = |event, period, total| TotalRow {
+            event,
+            period,
+            properties: Vec::new(),
+            total,
+        };
+        let mut rows: Vec<Row> = if self.asked.only_users() {
+            let rows = users.into_iter();
+            rows.map(|((event, period), users)| (row(event, period, totals.nothing()), users))
+                .collect()
+        } else {
+            let (rows, skipped) = executor.totals(totals)?;
+            if uniques.is_none() {
+                self.context.remark_skipped(&skipped);
+            }
+            let users_of = |row: &TotalRow| users.get(&(row.event.clone(), row.period)).copied();
+            rows.into_iter()
+                .map(|row| {
+                    let users = users_of(&row).unwrap_or(0);
+                    (row, users)
+                })
+                .collect()
+        };
+        let has_keys = totals.by_event || totals.by_period.is_some();
+        if rows.is_empty() && !has_keys && totals.by_properties.is_empty() {
+            // Without GROUP BY there is a row for nothing, too.
+            rows.push((row(String::new(), 0, totals.nothing()), 0));
+        }
+        Ok(rows)
+    }
+
+    fn array(&self, told: Told, rows: &[Row]) -> ArrayRef {
+        let counts = |of: &dyn Fn(&Row) -> u64| -> ArrayRef {
             let counts = rows
                 .iter()
                 .map(|row| i64::try_from(of(row)).unwrap_or(i64::MAX));
             Arc::new(Int64Array::from_iter_values(counts))
         };
-        let time = |of: fn(&GroupRow) -> Option<i64>| -> ArrayRef {
+        let times = |of: &dyn Fn(&Row) -> Option<i64>| -> ArrayRef {
             let times: TimestampMicrosecondArray = rows.iter().map(of).collect();
             Arc::new(times.with_timezone(Arc::clone(&self.context.zone_name)))
         };
+        let if_any = |total: &Total, time| (total.events > 0).then_some(time);
         match told {
             Told::Event => {
-                let names = rows.iter().map(|row| row.event.as_str());
+                let names = rows.iter().map(|(row, _)| row.event.as_str());
                 Arc::new(StringViewArray::from_iter_values(names))
             }
-            Told::Period => time(|row| Some(row.period)),
-            Told::Events => count(|row| row.events),
-            Told::Users => count(|row| row.users),
-            Told::First => time(|row| (row.events > 0).then_some(row.first)),
-            Told::Last => time(|row| (row.events > 0).then_some(row.last)),
-            Told::Sum(number) => {
-                let sums = rows
+            Told::Property(number) => {
+                let texts = rows
                     .iter()
-                    .map(|row| row.sums.get(number).copied().flatten());
-                Arc::new(sums.collect::<Float64Array>())
+                    .map(|(row, _)| row.properties[number].as_deref());
+                Arc::new(texts.collect::<StringViewArray>())
+            }
+            Told::Period => times(&|(row, _)| Some(row.period)),
+            Told::Events => counts(&|(row, _)| row.total.events),
+            Told::Users => counts(&|(_, users)| *users),
+            Told::First => times(&|(row, _)| if_any(&row.total, row.total.first)),
+            Told::Last => times(&|(row, _)| if_any(&row.total, row.total.last)),
+            Told::Number(number, measure) => {
+                let numbers = rows.iter().map(|(row, _)| row.total.numbers[number]);
+                number_array(measure, numbers)
             }
         }
+    }
+}
+
+/// A measure of each group's numbers; null where there are none, but for their count.
+fn number_array(measure: Measure, numbers: impl Iterator<Item = NumberTotal> + Clone) -> ArrayRef {
+    let (mut whole, mut floats) = (Vec::new(), Vec::new());
+    for number in numbers {
+        match number {
+            NumberTotal::Whole(sum) => {
+                let any = |value| (sum.count > 0).then_some(value);
+                match measure {
+                    Measure::Count => whole.push(Some(sum.count as i64)),
+                    Measure::Sum => whole.push(any(sum.sum)),
+                    Measure::Least => whole.push(any(sum.least)),
+                    Measure::Greatest => whole.push(any(sum.greatest)),
+                    Measure::Mean => {
+                        let mean = sum.float_sum / sum.count as f64;
+                        floats.push((sum.count > 0).then_some(mean));
+                    }
+                }
+            }
+            NumberTotal::Float(sum) => {
+                let any = |value| (sum.count > 0).then_some(value);
+                match measure {
+                    Measure::Count => whole.push(Some(sum.count as i64)),
+                    Measure::Sum => floats.push(any(sum.sum)),
+                    Measure::Least => floats.push(any(sum.least)),
+                    Measure::Greatest => floats.push(any(sum.greatest)),
+                    Measure::Mean => floats.push(any(sum.sum / sum.count as f64)),
+                }
+            }
+        }
+    }
+    match floats.is_empty() {
+        true => Arc::new(Int64Array::from(whole)),
+        false => Arc::new(Float64Array::from(floats)),
     }
 }
 
@@ -343,18 +532,22 @@ impl Producer for GroupsProducer {
     }
 
     fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let totals = &self.asked.totals;
         write!(
             out,
             "PugmarkExec: counts of events, condition={}",
-            self.groups.condition
+            totals.condition
         )?;
-        if self.groups.by_event {
+        if totals.by_event {
             out.write_str(", by event")?;
         }
-        match &self.groups.by_period {
-            Some((unit, _)) => write!(out, ", by {unit:?}"),
-            None => Ok(()),
+        if let Some(unit) = &totals.by_period {
+            write!(out, ", by {unit:?}")?;
         }
+        for property in &totals.by_properties {
+            write!(out, ", by {property}")?;
+        }
+        Ok(())
     }
 
     fn restart(&self) -> Arc<dyn Producer> {
@@ -362,26 +555,9 @@ impl Producer for GroupsProducer {
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
-        let executor = self.context.executor(self.context.as_of, &sink.cancel);
-        let (mut rows, skipped) = executor.groups(&self.groups)?;
-        self.context.remark_skipped(&skipped);
-        if rows.is_empty() && !self.groups.by_event && self.groups.by_period.is_none() {
-            // Without GROUP BY there is a row for nothing, too.
-            rows.push(GroupRow {
-                event: String::new(),
-                period: 0,
-                events: 0,
-                users: 0,
-                first: 0,
-                last: 0,
-                sums: vec![None; self.groups.sums.len()],
-            });
-        }
-        let arrays = self
-            .told
-            .iter()
-            .map(|&told| self.array(told, &rows))
-            .collect();
+        let rows = self.rows(sink)?;
+        let told = self.told.iter();
+        let arrays = told.map(|&told| self.array(told, &rows)).collect();
         let count = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &count)?;
         sink.put(batch)

@@ -499,7 +499,7 @@ fn groups_equal_aggregates_of_rows() {
         ),
         (
             "SELECT event, count(price) FROM events GROUP BY event ORDER BY 1",
-            false,
+            true,
         ),
         (
             "SELECT event, count(*) FILTER (WHERE price > 30) FROM events GROUP BY event ORDER BY 1",
@@ -507,6 +507,28 @@ fn groups_equal_aggregates_of_rows() {
         ),
         (
             "SELECT product_id, count(*) FROM events GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT product_id, event, count(*), avg(price), min(price), max(price), count(price), sum(price) \
+               FROM events WHERE price IS NULL OR price > 1 GROUP BY 1, 2 ORDER BY 1, 2",
+            true,
+        ),
+        (
+            "SELECT avg(price), min(price), max(price), count(price), count(*) FROM events WHERE event = 'nobody'",
+            true,
+        ),
+        (
+            "SELECT date_trunc('day', time), count(DISTINCT user_id) FROM events GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT event, max(time), count(DISTINCT user_id), avg(price) FROM events \
+              WHERE time >= TIMESTAMP '2024-01-01T00:00:00Z' GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT product_id, count(DISTINCT user_id) FROM events GROUP BY 1 ORDER BY 1",
             false,
         ),
     ];

@@ -1,0 +1,45 @@
+"""DuckDB as a library: one table of the events in the order of the file, and one of users."""
+
+import time
+
+from harness.clickhouse import COLUMNS, _cpu_seconds
+
+
+class Engine:
+    """A database file; makes and loads it where it is not there."""
+
+    def __init__(self, path, parquet, threads):
+        import duckdb
+        self.duckdb = duckdb
+        fresh = not path.exists()
+        self.path = path.with_suffix(".unfinished") if fresh else path
+        self.connection = duckdb.connect(str(self.path))
+        self.connection.execute(f"SET threads = {threads}")
+        self.connection.execute("SET TimeZone = 'UTC'")
+        if fresh:
+            self._load(parquet)
+            self.connection.close()
+            self.path.rename(path)
+            self.__init__(path, parquet, threads)
+
+    def _load(self, parquet):
+        chosen = {"time": "time::TIMESTAMP AS time"}
+        columns = ", ".join(chosen.get(column, column) for column in COLUMNS)
+        self.connection.execute(
+            f"CREATE TABLE events AS SELECT {columns} FROM read_parquet('{parquet}')")
+        self.connection.execute("""CREATE TABLE users AS
+            SELECT user_id, min(time) AS first_seen FROM events GROUP BY user_id""")
+        self.connection.execute("CHECKPOINT")
+
+    def ask(self, sql):
+        """Rows, seconds, seconds of all threads."""
+        before, begun = _cpu_seconds(), time.perf_counter()
+        rows = self.connection.execute(sql).fetchall()
+        seconds = time.perf_counter() - begun
+        return rows, seconds, _cpu_seconds() - before
+
+    def version(self):
+        return self.duckdb.__version__
+
+    def close(self):
+        self.connection.close()

@@ -1,0 +1,736 @@
+//! Events counted and their numbers added up, by name, calendar period and text properties.
+//!
+//! Runs are read in stretches of rows, whosever they are. Within a run the groups are told by
+//! small numbers (the codes of texts, the places of periods), so that a row costs an addition to an
+//! array; names and texts are looked up once for each group and run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+
+use pugmark_engine::batch::Kind;
+use pugmark_engine::codec::{ColumnView, PartView};
+use pugmark_engine::segment::NameRun;
+use pugmark_engine::time::MICROS_PER_DAY;
+use pugmark_engine::{Corruption, Snapshot};
+
+use crate::behaviour::{Condition, Skipped, TimeRange};
+use crate::zone::{CalendarUnit, Zone};
+
+use super::Executor;
+use super::control::{Control, QueryError};
+use super::morsel::{self, Morsel};
+use super::scan::{MorselRows, RunScan, Scan, Verdicts};
+use super::traits::TraitTable;
+
+/// Rows that are read at a time.
+const STRETCH: u32 = 1 << 16;
+/// Most groups of a run.
+const MOST_GROUPS: usize = 1 << 16;
+/// Most hours or days that a run may span where periods are told apart.
+const MOST_SLOTS: i64 = 1 << 16;
+const MICROS_PER_HOUR: i64 = MICROS_PER_DAY / 24;
+
+/// What is counted, and by what.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Totals {
+    pub(crate) condition: Condition,
+    pub(crate) range: TimeRange,
+    pub(crate) by_event: bool,
+    /// Calendar periods of UTC.
+    pub(crate) by_period: Option<CalendarUnit>,
+    /// Properties whose values are single texts.
+    pub(crate) by_properties: Vec<String>,
+    /// Whether first and last times are wanted.
+    pub(crate) times: bool,
+    /// Properties of numbers, added up.
+    pub(crate) numbers: Vec<Measured>,
+}
+
+/// A property of numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Measured {
+    pub(crate) property: String,
+    /// Whether all of its values are whole numbers.
+    pub(crate) whole: bool,
+}
+
+/// A group that has events.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TotalRow {
+    /// The name, where they are told apart.
+    pub(crate) event: String,
+    /// The first instant of the period, where they are told apart.
+    pub(crate) period: i64,
+    pub(crate) properties: Vec<Option<String>>,
+    pub(crate) total: Total,
+}
+
+/// What a group comes to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Total {
+    pub(crate) events: u64,
+    /// Meaningless where not wanted.
+    pub(crate) first: i64,
+    /// Meaningless where not wanted.
+    pub(crate) last: i64,
+    pub(crate) numbers: Vec<NumberTotal>,
+}
+
+/// The numbers of a property, by their type.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum NumberTotal {
+    Whole(Sum<i64>),
+    Float(Sum<f64>),
+}
+
+/// Numbers added up.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Sum<T> {
+    pub(crate) count: u64,
+    /// Of whole numbers, modulo 2^64.
+    pub(crate) sum: T,
+    pub(crate) float_sum: f64,
+    pub(crate) least: T,
+    pub(crate) greatest: T,
+}
+
+/// Numbers that are added up, in the order that SQL sorts them in.
+pub(crate) trait Number: Copy {
+    const ZERO: Self;
+    const LEAST: Self;
+    const GREATEST: Self;
+    fn plus(self, other: Self) -> Self;
+    fn is_less(self, other: Self) -> bool;
+    fn float(self) -> f64;
+}
+
+impl Number for i64 {
+    const ZERO: Self = 0;
+    const LEAST: Self = Self::MIN;
+    const GREATEST: Self = Self::MAX;
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+    fn is_less(self, other: Self) -> bool {
+        self < other
+    }
+    fn float(self) -> f64 {
+        self as f64
+    }
+}
+
+impl Number for f64 {
+    const ZERO: Self = 0.0;
+    /// What is less than any number: the negative NaN of all ones.
+    const LEAST: Self = Self::from_bits(u64::MAX);
+    const GREATEST: Self = Self::from_bits(u64::MAX >> 1);
+    fn plus(self, other: Self) -> Self {
+        self + other
+    }
+    fn is_less(self, other: Self) -> bool {
+        self.total_cmp(&other).is_lt()
+    }
+    fn float(self) -> f64 {
+        self
+    }
+}
+
+impl<T: Number> Sum<T> {
+    const NOTHING: Self = Self {
+        count: 0,
+        sum: T::ZERO,
+        float_sum: 0.0,
+        least: T::GREATEST,
+        greatest: T::LEAST,
+    };
+
+    #[inline]
+    fn add(&mut self, value: T) {
+        self.count += 1;
+        self.sum = self.sum.plus(value);
+        self.float_sum += value.float();
+        if value.is_less(self.least) {
+            self.least = value;
+        }
+        if self.greatest.is_less(value) {
+            self.greatest = value;
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.count += other.count;
+        self.sum = self.sum.plus(other.sum);
+        self.float_sum += other.float_sum;
+        if other.least.is_less(self.least) {
+            self.least = other.least;
+        }
+        if self.greatest.is_less(other.greatest) {
+            self.greatest = other.greatest;
+        }
+    }
+
+    /// Adds many at once: in lanes, of which none waits for another.
+    fn add_all(&mut self, values: &[T]) {
+        const LANES: usize = 8;
+        let mut lanes = [Self::NOTHING; LANES];
+        let chunks = values.chunks_exact(LANES);
+        chunks.remainder().iter().for_each(|value| self.add(*value));
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                lane.add(*value);
+            }
+        }
+        lanes.iter().for_each(|lane| self.merge(lane));
+    }
+}
+
+impl NumberTotal {
+    fn nothing(measured: &Measured) -> Self {
+        match measured.whole {
+            true => Self::Whole(Sum::NOTHING),
+            false => Self::Float(Sum::NOTHING),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        match (self, other) {
+            (Self::Whole(sum), Self::Whole(other)) => sum.merge(other),
+            (Self::Float(sum), Self::Float(other)) => sum.merge(other),
+            // The type is the question's.
+            (Self::Whole(_), Self::Float(_)) | (Self::Float(_), Self::Whole(_)) => {}
+        }
+    }
+}
+
+impl Total {
+    fn nothing(totals: &Totals) -> Self {
+        Self {
+            events: 0,
+            first: i64::MAX,
+            last: i64::MIN,
+            numbers: totals.numbers.iter().map(NumberTotal::nothing).collect(),
+        }
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.events += other.events;
+        self.first = self.first.min(other.first);
+        self.last = self.last.max(other.last);
+        for (sum, other) in self.numbers.iter_mut().zip(&other.numbers) {
+            sum.merge(other);
+        }
+    }
+}
+
+/// The periods that a run's rows lie in, by the hours or days that they are made of.
+#[derive(Debug)]
+struct Slots {
+    by_hour: bool,
+    /// The first hour or day, since 1970.
+    first: i64,
+    /// The place of each hour's or day's period.
+    places: Vec<u32>,
+    /// The number of each period.
+    periods: Vec<i64>,
+}
+
+impl Slots {
+    /// `None` where the run spans too many.
+    fn new(unit: CalendarUnit, run: NameRun<'_>) -> Option<Self> {
+        let by_hour = unit == CalendarUnit::Hour;
+        let width = if by_hour {
+            MICROS_PER_HOUR
+        } else {
+            MICROS_PER_DAY
+        };
+        let first = run.min_time().div_euclid(width);
+        let last = run.max_time().div_euclid(width);
+        if last.checked_sub(first)? >= MOST_SLOTS {
+            return None;
+        }
+        let (mut places, mut periods) = (Vec::new(), Vec::new());
+        for slot in first..=last {
+            let number = Zone::UTC.number(unit, slot.saturating_mul(width));
+            if periods.last() != Some(&number) {
+                periods.push(number);
+            }
+            places.push(periods.len() as u32 - 1);
+        }
+        Some(Self {
+            by_hour,
+            first,
+            places,
+            periods,
+        })
+    }
+
+    fn place(&self, time: i64) -> u32 {
+        // Divisions by constants are multiplications.
+        let slot = match self.by_hour {
+            true => time.div_euclid(MICROS_PER_HOUR),
+            false => time.div_euclid(MICROS_PER_DAY),
+        };
+        self.places[(slot - self.first) as usize]
+    }
+}
+
+/// How the groups of a run are numbered: by period, then by each property's code, absence first.
+#[derive(Debug)]
+struct Numbering {
+    slots: Option<Slots>,
+    /// Of each property the number of different texts.
+    distinct: Vec<usize>,
+    groups: usize,
+}
+
+impl Numbering {
+    /// `None` where a property's texts have no codes, or there are too many groups.
+    fn new(totals: &Totals, run: NameRun<'_>) -> Result<Option<Self>, Corruption> {
+        let mut distinct = Vec::with_capacity(totals.by_properties.len());
+        for name in &totals.by_properties {
+            match run.properties()?.get(name)? {
+                Some(column) => match texts(&column) {
+                    Some(count) => distinct.push(count),
+                    None => return Ok(None),
+                },
+                None => distinct.push(0),
+            }
+        }
+        let slots = match totals.by_period {
+            Some(unit) => match Slots::new(unit, run) {
+                Some(slots) => Some(slots),
+                None => return Ok(None),
+            },
+            None => None,
+        };
+        let periods = slots.as_ref().map_or(1, |slots| slots.periods.len());
+        let groups = distinct
+            .iter()
+            .try_fold(periods, |groups, texts| groups.checked_mul(texts + 1))
+            .filter(|groups| *groups <= MOST_GROUPS);
+        Ok(groups.map(|groups| Self {
+            slots,
+            distinct,
+            groups,
+        }))
+    }
+
+    /// The period's number and the properties' codes of a group.
+    fn parts(&self, mut group: usize) -> (i64, Vec<Option<u32>>) {
+        let mut codes = vec![None; self.distinct.len()];
+        for (code, texts) in codes.iter_mut().zip(&self.distinct).rev() {
+            *code = (group % (texts + 1)).checked_sub(1).map(|code| code as u32);
+            group /= texts + 1;
+        }
+        let period = self.slots.as_ref().map_or(0, |slots| slots.periods[group]);
+        (period, codes)
+    }
+}
+
+/// How many different texts a column has; `None` where other values than coded texts count.
+fn texts(column: &ColumnView<'_>) -> Option<usize> {
+    let mut count = 0;
+    for part in column.parts() {
+        match (part.kind(), part.coded()) {
+            (Kind::Null, _) => {}
+            (Kind::Text, Some(coded)) => count = coded.len() as usize,
+            _ => return None,
+        }
+    }
+    Some(count)
+}
+
+/// What one thread has added up of one run, by the numbers of groups; one more takes what does
+/// not count.
+#[derive(Debug)]
+struct RunTotals {
+    events: Vec<u64>,
+    first: Vec<i64>,
+    last: Vec<i64>,
+    numbers: Vec<NumberTotals>,
+}
+
+#[derive(Debug)]
+enum NumberTotals {
+    Whole(Vec<Sum<i64>>),
+    Float(Vec<Sum<f64>>),
+}
+
+impl NumberTotals {
+    fn get(&self, group: usize) -> NumberTotal {
+        match self {
+            Self::Whole(sums) => NumberTotal::Whole(sums[group]),
+            Self::Float(sums) => NumberTotal::Float(sums[group]),
+        }
+    }
+}
+
+impl RunTotals {
+    fn new(totals: &Totals, numbering: &Numbering) -> Self {
+        let groups = numbering.groups + 1;
+        let times = if totals.times { groups } else { 0 };
+        let numbers = totals.numbers.iter().map(|measured| match measured.whole {
+            true => NumberTotals::Whole(vec![Sum::NOTHING; groups]),
+            false => NumberTotals::Float(vec![Sum::NOTHING; groups]),
+        });
+        Self {
+            events: vec![0; groups],
+            first: vec![i64::MAX; times],
+            last: vec![i64::MIN; times],
+            numbers: numbers.collect(),
+        }
+    }
+
+    fn byte_len(totals: &Totals, numbering: &Numbering) -> usize {
+        let sums = totals.numbers.len() * size_of::<Sum<f64>>();
+        (numbering.groups + 1) * (3 * size_of::<u64>() + sums)
+    }
+
+    fn total(&self, group: usize) -> Total {
+        Total {
+            events: self.events[group],
+            first: self.first.get(group).copied().unwrap_or(i64::MAX),
+            last: self.last.get(group).copied().unwrap_or(i64::MIN),
+            numbers: self.numbers.iter().map(|sums| sums.get(group)).collect(),
+        }
+    }
+}
+
+/// Some rows of one of the runs.
+#[derive(Clone, Debug)]
+struct Stretch {
+    run: usize,
+    rows: Range<u32>,
+}
+
+/// A question made ready for a snapshot.
+#[derive(Debug)]
+struct Prepared<'a, 'q> {
+    totals: &'q Totals,
+    scan: Scan<'a>,
+    /// One for each run.
+    numberings: Vec<Numbering>,
+}
+
+impl<'a, 'q> Prepared<'a, 'q> {
+    fn new(snapshot: &'a Snapshot, totals: &'q Totals) -> Result<Option<Self>, Corruption> {
+        let scan = Scan::prepare(snapshot, &[&totals.condition], totals.range, false);
+        if !scan.traits.is_empty() {
+            return Ok(None);
+        }
+        let mut numberings = Vec::with_capacity(scan.runs.len());
+        for run in &scan.runs {
+            let named = !totals.by_event || !run.run.is_overflow();
+            match Numbering::new(totals, run.run)? {
+                Some(numbering) if named => numberings.push(numbering),
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(Self {
+            totals,
+            scan,
+            numberings,
+        }))
+    }
+
+    fn stretches(&self) -> Vec<Stretch> {
+        let mut stretches = Vec::new();
+        for (run, scan) in self.scan.runs.iter().enumerate() {
+            let rows = scan.run.rows();
+            for start in (0..rows).step_by(STRETCH as usize) {
+                let rows = start..rows.min(start.saturating_add(STRETCH));
+                stretches.push(Stretch { run, rows });
+            }
+        }
+        stretches
+    }
+
+    /// Adds a stretch to what its run comes to.
+    fn add(
+        &self,
+        stretch: &Stretch,
+        own: &mut RunTotals,
+        skipped: &mut Skipped,
+    ) -> Result<(), Corruption> {
+        let scan = &self.scan.runs[stretch.run];
+        let numbering = &self.numberings[stretch.run];
+        let asked = MorselRows {
+            starts: &[],
+            range: stretch.rows.clone(),
+        };
+        let verdicts = scan.evaluate(&asked, &NOBODY, &TraitTable::default(), skipped)?;
+        if matches!(verdicts[0], Verdicts::None) {
+            return Ok(());
+        }
+        let whole = scan.whole && matches!(verdicts[0], Verdicts::All);
+        let groups = match whole && numbering.groups == 1 {
+            true => None,
+            false => Some(self.groups(scan, numbering, &stretch.rows, &verdicts[0])?),
+        };
+        match &groups {
+            Some(groups) => groups
+                .iter()
+                .for_each(|&group| own.events[group as usize] += 1),
+            None => own.events[0] += u64::from(stretch.rows.end - stretch.rows.start),
+        }
+        if self.totals.times {
+            add_times(scan.run, &stretch.rows, groups.as_deref(), own)?;
+        }
+        for (measured, sums) in self.totals.numbers.iter().zip(&mut own.numbers) {
+            if let Some(column) = scan.run.properties()?.get(&measured.property)? {
+                for part in column.parts() {
+                    add_numbers(part, &stretch.rows, groups.as_deref(), sums)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The group of each row; of those that do not count the one after the last.
+    fn groups(
+        &self,
+        scan: &RunScan<'_>,
+        numbering: &Numbering,
+        rows: &Range<u32>,
+        verdicts: &Verdicts,
+    ) -> Result<Vec<u32>, Corruption> {
+        let mut groups = vec![0; rows.len()];
+        if let Some(slots) = &numbering.slots {
+            let mut times = Vec::with_capacity(rows.len());
+            scan.run.times(rows.clone())?.append_to(&mut times);
+            for (group, time) in groups.iter_mut().zip(times) {
+                *group = slots.place(time);
+            }
+        }
+        for (name, texts) in self.totals.by_properties.iter().zip(&numbering.distinct) {
+            groups
+                .iter_mut()
+                .for_each(|group| *group *= *texts as u32 + 1);
+            let column = scan.run.properties()?.get(name)?;
+            if let Some(part) = column.as_ref().and_then(|column| column.part(Kind::Text)) {
+                add_codes(part, rows, &mut groups)?;
+            }
+        }
+        let nowhere = numbering.groups as u32;
+        if !scan.whole {
+            let times = scan.run.times(rows.clone())?;
+            for (place, group) in groups.iter_mut().enumerate() {
+                if !self.totals.range.contains(times.get(place)) {
+                    *group = nowhere;
+                }
+            }
+        }
+        if !matches!(verdicts, Verdicts::All) {
+            for (place, group) in groups.iter_mut().enumerate() {
+                if !verdicts.at(place) {
+                    *group = nowhere;
+                }
+            }
+        }
+        Ok(groups)
+    }
+
+    /// The rows of all threads and runs, by name, period and texts.
+    fn rows(&self, found: Vec<HashMap<usize, RunTotals>>) -> Result<Vec<TotalRow>, Corruption> {
+        let mut whole: BTreeMap<(&str, i64, Vec<Option<String>>), Total> = BTreeMap::new();
+        for (run, own) in found.iter().flatten() {
+            let (numbering, scan) = (&self.numberings[*run], &self.scan.runs[*run]);
+            let event = if self.totals.by_event {
+                scan.run.name()
+            } else {
+                ""
+            };
+            let mut columns = Vec::new();
+            for name in &self.totals.by_properties {
+                columns.push(scan.run.properties()?.get(name)?);
+            }
+            for group in 0..numbering.groups {
+                if own.events[group] == 0 {
+                    continue;
+                }
+                let (period, codes) = numbering.parts(group);
+                let texts = columns
+                    .iter()
+                    .zip(codes)
+                    .map(|(column, code)| text(column, code));
+                whole
+                    .entry((event, period, texts.collect::<Result<_, _>>()?))
+                    .or_insert_with(|| Total::nothing(self.totals))
+                    .merge(&own.total(group));
+            }
+        }
+        let rows = whole
+            .into_iter()
+            .map(|((event, number, properties), total)| TotalRow {
+                event: event.to_owned(),
+                period: match self.totals.by_period {
+                    Some(unit) => Zone::UTC.numbered(unit, number).start,
+                    None => 0,
+                },
+                properties,
+                total,
+            });
+        Ok(rows.collect())
+    }
+}
+
+/// No users' traits are asked for.
+const NOBODY: Morsel = Morsel {
+    key: 0,
+    lows: 0..0,
+    rows: 0,
+};
+
+fn text(column: &Option<ColumnView<'_>>, code: Option<u32>) -> Result<Option<String>, Corruption> {
+    let part = column.as_ref().and_then(|column| column.part(Kind::Text));
+    match (part.and_then(PartView::coded), code) {
+        (Some(coded), Some(code)) => Ok(Some(coded.value(code)?.to_owned())),
+        _ => Ok(None),
+    }
+}
+
+/// Adds each row's code, which absence comes before.
+fn add_codes(part: &PartView<'_>, rows: &Range<u32>, groups: &mut [u32]) -> Result<(), Corruption> {
+    let Some(coded) = part.coded() else {
+        return Ok(());
+    };
+    let indices = part.indices(rows.clone());
+    let mut codes = Vec::with_capacity(indices.len());
+    coded.codes(indices.clone(), &mut codes)?;
+    each_present(part, rows, indices, |place, index| {
+        groups[place] += codes[index] + 1
+    });
+    Ok(())
+}
+
+/// Calls `each` with the place among `rows` of each present value and its place among the values.
+#[inline]
+fn each_present(
+    part: &PartView<'_>,
+    rows: &Range<u32>,
+    indices: Range<u32>,
+    mut each: impl FnMut(usize, usize),
+) {
+    if part.is_all() {
+        (0..indices.len()).for_each(|place| each(place, place));
+        return;
+    }
+    let mut present = Vec::with_capacity(indices.len());
+    part.fill_rows(indices, &mut present);
+    for (index, row) in present.into_iter().enumerate() {
+        each((row - rows.start) as usize, index);
+    }
+}
+
+fn add_times(
+    run: NameRun<'_>,
+    rows: &Range<u32>,
+    groups: Option<&[u32]>,
+    own: &mut RunTotals,
+) -> Result<(), Corruption> {
+    let Some(groups) = groups else {
+        own.first[0] = own.first[0].min(run.min_time());
+        own.last[0] = own.last[0].max(run.max_time());
+        return Ok(());
+    };
+    let mut times = Vec::with_capacity(rows.len());
+    run.times(rows.clone())?.append_to(&mut times);
+    for (&group, time) in groups.iter().zip(times) {
+        let group = group as usize;
+        own.first[group] = own.first[group].min(time);
+        own.last[group] = own.last[group].max(time);
+    }
+    Ok(())
+}
+
+fn add_numbers(
+    part: &PartView<'_>,
+    rows: &Range<u32>,
+    groups: Option<&[u32]>,
+    sums: &mut NumberTotals,
+) -> Result<(), Corruption> {
+    let indices = part.indices(rows.clone());
+    let (mut whole, mut floats) = (Vec::new(), Vec::new());
+    match part.kind() {
+        Kind::I64 => part.ints(indices.clone(), &mut whole)?,
+        Kind::F64 => part.floats(indices.clone(), &mut floats)?,
+        _ => return Ok(()),
+    }
+    match sums {
+        NumberTotals::Whole(sums) => add_values(part, rows, indices, &whole, groups, sums),
+        NumberTotals::Float(sums) => {
+            floats.extend(whole.into_iter().map(|value| value as f64));
+            add_values(part, rows, indices, &floats, groups, sums);
+        }
+    }
+    Ok(())
+}
+
+fn add_values<T: Number>(
+    part: &PartView<'_>,
+    rows: &Range<u32>,
+    indices: Range<u32>,
+    values: &[T],
+    groups: Option<&[u32]>,
+    sums: &mut [Sum<T>],
+) {
+    match groups {
+        None => sums[0].add_all(values),
+        Some(groups) => each_present(part, rows, indices, |place, index| {
+            sums[groups[place] as usize].add(values[index]);
+        }),
+    }
+}
+
+impl Totals {
+    /// True where this way of counting can answer about the snapshot.
+    ///
+    /// # Errors
+    /// Where the store is damaged.
+    pub(crate) fn fits(&self, snapshot: &Snapshot) -> Result<bool, Corruption> {
+        Ok(Prepared::new(snapshot, self)?.is_some())
+    }
+
+    /// What no event at all comes to.
+    pub(crate) fn nothing(&self) -> Total {
+        Total::nothing(self)
+    }
+}
+
+impl Executor {
+    /// Adds up; groups without events have no row. Ordered by name, period, texts. Nothing is
+    /// told where the question does not [fit](Totals::fits).
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(crate) fn totals(&self, totals: &Totals) -> Result<(Vec<TotalRow>, Skipped), QueryError> {
+        let control = Control::start(self.options());
+        let Some(prepared) = Prepared::new(self.snapshot(), totals)? else {
+            return Ok((Vec::new(), Skipped::default()));
+        };
+        let begin = || (HashMap::new(), control.reservation(), Skipped::default());
+        let states = morsel::run(
+            &prepared.stretches(),
+            self.threads(),
+            &control,
+            begin,
+            |(own, memory, skipped), stretch| {
+                let numbering = &prepared.numberings[stretch.run];
+                if !own.contains_key(&stretch.run) {
+                    memory.grow(RunTotals::byte_len(totals, numbering))?;
+                }
+                let own = own
+                    .entry(stretch.run)
+                    .or_insert_with(|| RunTotals::new(totals, numbering));
+                Ok(prepared.add(stretch, own, skipped)?)
+            },
+        )?;
+        let mut skipped = Skipped::default();
+        let found = states.into_iter().map(|(own, _, more)| {
+            skipped.merge(&more);
+            own
+        });
+        let rows = prepared.rows(found.collect())?;
+        Ok((rows, skipped))
+    }
+}

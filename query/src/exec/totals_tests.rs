@@ -1,0 +1,286 @@
+//! Counts, sums and distinct users by name, period and texts, against a plain loop.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pugmark_engine::time::MICROS_PER_DAY;
+use pugmark_engine::{BatchBuilder, Clock, Options, Store, Value};
+
+use super::totals::{Measured, NumberTotal, Sum, TotalRow, Totals};
+use super::uniques::Uniques;
+use super::{Executor, QueryOptions};
+use crate::behaviour::{Condition, TimeRange, any, event, property};
+use crate::zone::{CalendarUnit, Zone};
+
+const HOUR: i64 = MICROS_PER_DAY / 24;
+const EVENTS: usize = 600;
+
+#[derive(Clone, Debug)]
+struct Event {
+    user: u32,
+    time: i64,
+    name: &'static str,
+    platform: Option<&'static str>,
+    pieces: Option<i64>,
+    price: Option<f64>,
+}
+
+/// Users, times, names and values that ties, days and weeks fall into in every way.
+fn events() -> Vec<Event> {
+    let mut seed = 7u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let event = |_| Event {
+        name: ["view", "cart", "buy"][next(3) as usize],
+        platform: [None, Some("ios"), Some("web"), Some("tv")][next(4) as usize],
+        pieces: (next(3) > 0).then(|| next(100) as i64 - 50),
+        // Quarters, so that sums are exact in any order.
+        price: (next(2) > 0).then(|| next(400) as f64 / 4.0),
+        user: next(40) as u32,
+        time: next(24 * 50) as i64 * HOUR,
+    };
+    (0..EVENTS).map(event).collect()
+}
+
+fn append(store: &Store, events: &[Event]) {
+    let mut batch = BatchBuilder::new();
+    for event in events {
+        let row = batch.event(&format!("u{}", event.user), event.time, event.name);
+        let row = match event.platform {
+            Some(platform) => row.property("platform", platform),
+            None => row,
+        };
+        let row = match event.pieces {
+            Some(pieces) => row.property("pieces", pieces),
+            None => row,
+        };
+        if let Some(price) = event.price {
+            row.property("price", price);
+        }
+    }
+    store.append(batch.finish().unwrap()).unwrap();
+}
+
+/// The questions that are asked of every layout.
+fn questions() -> Vec<Totals> {
+    let periods = [
+        None,
+        Some(CalendarUnit::Hour),
+        Some(CalendarUnit::Day),
+        Some(CalendarUnit::Week),
+        Some(CalendarUnit::Month),
+    ];
+    let ranges = [
+        (i64::MIN, i64::MAX),
+        (3 * MICROS_PER_DAY + 5 * HOUR, 40 * MICROS_PER_DAY),
+    ];
+    let conditions = [any(), event("view"), property("pieces").gt(0)];
+    let numbers = || {
+        let measured = |property: &str, whole| Measured {
+            property: property.to_owned(),
+            whole,
+        };
+        vec![measured("pieces", true), measured("price", false)]
+    };
+    let properties: [&[&str]; 3] = [&[], &["platform"], &["absent", "platform"]];
+    let mut questions = Vec::new();
+    for by_period in periods {
+        for (first, last) in ranges {
+            for condition in &conditions {
+                for bits in 0..12usize {
+                    questions.push(Totals {
+                        condition: condition.clone(),
+                        range: TimeRange { first, last },
+                        by_event: bits & 1 > 0,
+                        by_period,
+                        by_properties: properties[bits / 4]
+                            .iter()
+                            .map(|&name| name.into())
+                            .collect(),
+                        times: bits & 2 > 0,
+                        numbers: if bits & 2 > 0 { numbers() } else { Vec::new() },
+                    });
+                }
+            }
+        }
+    }
+    questions
+}
+
+/// The events that count, by name, first instant of the period, and texts.
+fn grouped<'e>(
+    totals: &Totals,
+    events: &'e [Event],
+) -> BTreeMap<(String, i64, Vec<Option<String>>), Vec<&'e Event>> {
+    let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for one in events {
+        let holds = match &totals.condition {
+            condition if *condition == any() => true,
+            condition if *condition == event("view") => one.name == "view",
+            _ => one.pieces.is_some_and(|pieces| pieces > 0),
+        };
+        if holds && totals.range.contains(one.time) {
+            let name = if totals.by_event { one.name } else { "" };
+            let period = totals
+                .by_period
+                .map_or(0, |unit| Zone::UTC.bucket(unit, one.time).start);
+            let texts = totals.by_properties.iter().map(|name| match name.as_str() {
+                "platform" => one.platform.map(str::to_owned),
+                _ => None,
+            });
+            by.entry((name.to_owned(), period, texts.collect()))
+                .or_default()
+                .push(one);
+        }
+    }
+    by
+}
+
+fn sum<T: Copy + PartialOrd>(
+    values: &[T],
+    zero: T,
+    float: fn(T) -> f64,
+    add: fn(T, T) -> T,
+) -> Option<Sum<T>> {
+    let least = values
+        .iter()
+        .copied()
+        .reduce(|a, b| if b < a { b } else { a })?;
+    let greatest = values
+        .iter()
+        .copied()
+        .reduce(|a, b| if b > a { b } else { a })?;
+    Some(Sum {
+        count: values.len() as u64,
+        sum: values.iter().copied().fold(zero, add),
+        float_sum: values.iter().copied().map(float).sum(),
+        least,
+        greatest,
+    })
+}
+
+fn judged(totals: &Totals, events: &[Event]) -> Vec<TotalRow> {
+    let rows = grouped(totals, events).into_iter();
+    rows.map(|((event, period, properties), group)| {
+        let mut total = totals.nothing();
+        total.events = group.len() as u64;
+        if totals.times {
+            total.first = group.iter().map(|event| event.time).min().unwrap();
+            total.last = group.iter().map(|event| event.time).max().unwrap();
+            let pieces: Vec<i64> = group.iter().filter_map(|event| event.pieces).collect();
+            if let Some(sum) = sum(&pieces, 0, |value| value as f64, |a, b| a + b) {
+                total.numbers[0] = NumberTotal::Whole(sum);
+            }
+            let prices: Vec<f64> = group.iter().filter_map(|event| event.price).collect();
+            if let Some(sum) = sum(&prices, 0.0, |value| value, |a, b| a + b) {
+                total.numbers[1] = NumberTotal::Float(sum);
+            }
+        }
+        TotalRow {
+            event,
+            period,
+            properties,
+            total,
+        }
+    })
+    .collect()
+}
+
+/// Whole runs tell first and last times although nobody asked, so those are compared where asked.
+fn check(executor: &Executor, totals: &Totals, events: &[Event]) {
+    assert!(totals.fits(executor.snapshot()).unwrap());
+    let (found, _) = executor.totals(totals).unwrap();
+    // Absent NaNs are equal only by their bits.
+    let told = |rows: &[TotalRow]| format!("{rows:?}");
+    assert_eq!(told(&found), told(&judged(totals, events)), "{totals:?}");
+    if !totals.by_properties.is_empty() {
+        return;
+    }
+    let uniques = Uniques {
+        condition: totals.condition.clone(),
+        range: totals.range,
+        by_event: totals.by_event,
+        by_period: totals.by_period,
+    };
+    assert!(uniques.fits(executor.snapshot()));
+    let (found, _) = executor.uniques(&uniques).unwrap();
+    let users = grouped(totals, events).into_iter();
+    let users = users.map(|((name, period, _), group)| {
+        let users: BTreeSet<u32> = group.iter().map(|event| event.user).collect();
+        ((name, period), users.len() as u64)
+    });
+    assert_eq!(found, users.collect(), "{uniques:?}");
+}
+
+#[test]
+fn totals_and_users_equal_a_plain_count() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options {
+        clock: Clock::custom(|| 100 * MICROS_PER_DAY),
+        ..Options::default()
+    };
+    let builder = || Store::builder(directory.path()).options(options.clone());
+    let mut store = builder().open().unwrap();
+    let events = events();
+    for (part, chunk) in events.chunks(EVENTS / 3).enumerate() {
+        append(&store, chunk);
+        if part < 2 {
+            store.flush().unwrap();
+        }
+    }
+    for layout in 0..3 {
+        match layout {
+            0 => {}
+            1 => {
+                store.flush().unwrap();
+                store.compact().unwrap();
+            }
+            _ => {
+                drop(store);
+                store = builder().open().unwrap();
+            }
+        }
+        for threads in [1, 3] {
+            let executor = Executor::new(store.snapshot().unwrap()).with_options(QueryOptions {
+                threads: Some(threads),
+                ..QueryOptions::default()
+            });
+            for totals in questions() {
+                check(&executor, &totals, &events);
+            }
+        }
+    }
+}
+
+/// Texts of which many are different have no codes, so other ways must count them.
+#[test]
+fn what_does_not_fit_is_told_before() {
+    let store = {
+        let storage = std::sync::Arc::new(pugmark_engine::storage::MemoryStorage::new());
+        Store::builder("store").storage(storage).open().unwrap()
+    };
+    let mut batch = BatchBuilder::new();
+    for number in 0..100 {
+        let row = batch.event("ann", number, "view");
+        row.property("mixed", number)
+            .property("list", Value::List(vec!["a".into(), "b".into()]));
+    }
+    store.append(batch.finish().unwrap()).unwrap();
+    let asked = |name: &str| Totals {
+        condition: Condition::from(any()),
+        range: TimeRange {
+            first: i64::MIN,
+            last: i64::MAX,
+        },
+        by_event: false,
+        by_period: None,
+        by_properties: vec![name.to_owned()],
+        times: false,
+        numbers: Vec::new(),
+    };
+    let snapshot = store.snapshot().unwrap();
+    assert!(!asked("mixed").fits(&snapshot).unwrap());
+    assert!(!asked("list").fits(&snapshot).unwrap());
+    assert!(asked("absent").fits(&snapshot).unwrap());
+}
