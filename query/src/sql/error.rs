@@ -141,9 +141,20 @@ fn plainly(error: &DataFusionError) -> String {
         | DataFusionError::ResourcesExhausted(text) => text.clone(),
         other => other.strip_backtrace(),
     };
+    let text = without_blame(&text);
     let place = error
         .diagnostic()
         .and_then(|diagnostic| diagnostic.span)
         .map(|span| Place::from(span.start));
     format!("{}{text}", at(&place))
+}
+
+/// What follows DataFusion's notice that it may be a bug of its own, which a call of a function with
+/// wrong arguments is not; without the list of all signatures.
+fn without_blame(text: &str) -> &str {
+    let Some(start) = text.find("No function matches the given name") else {
+        return text;
+    };
+    let told = &text[start..];
+    told.split("\n\tCandidate functions").next().unwrap_or(told)
 }

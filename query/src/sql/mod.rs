@@ -50,6 +50,8 @@ mod translate;
 mod users_table;
 
 #[cfg(test)]
+mod slt;
+#[cfg(test)]
 mod tests;
 
 pub use error::{Place, SqlError};

@@ -118,6 +118,15 @@ impl<'a, 'b> Arguments<'a, 'b> {
         value.map(|value| self.binder.condition(value)).transpose()
     }
 
+    /// As [`Arguments::condition`], also where it comes first without its name.
+    pub(super) fn first_condition(
+        &mut self,
+        name: &'static str,
+    ) -> Result<Option<Condition>, SqlError> {
+        let value = self.either(name);
+        value.map(|value| self.binder.condition(value)).transpose()
+    }
+
     pub(super) fn needed_condition(
         &mut self,
         name: &'static str,

@@ -155,6 +155,9 @@ struct Scope {
     dids: BTreeMap<String, Vec<(String, Segment)>>,
 }
 
+/// The tables that are ours.
+const OWN_TABLES: [&str; 2] = ["events", "users"];
+
 type Flow = ControlFlow<Box<SqlError>>;
 
 fn stop(error: SqlError) -> Flow {
@@ -365,13 +368,34 @@ impl Rewrite<'_, '_> {
         ]))
     }
 
+    /// Refuses a table that is nearly called as one of ours.
+    fn check_table(&self, name: &ObjectName, called: &str) -> Result<(), SqlError> {
+        if OWN_TABLES.contains(&called) || self.is_shadowed(called) {
+            return Ok(());
+        }
+        let Some(meant) = nearest(called, OWN_TABLES) else {
+            return Ok(());
+        };
+        let what = format!("there is no table `{name}`; did you mean `{meant}`?");
+        Err(SqlError::at(name.span(), what))
+    }
+
+    /// Refuses a function in FROM that is nearly called as one of ours.
+    fn check_function(&self, name: &ObjectName, called: &str) -> Result<(), SqlError> {
+        if self.binder.state.table_functions().contains_key(called) {
+            return Ok(());
+        }
+        let Some(meant) = nearest(called, TABLE_FUNCTIONS) else {
+            return Ok(());
+        };
+        let what = format!("there is no function `{name}`; did you mean `{meant}`?");
+        Err(SqlError::at(name.span(), what))
+    }
+
     /// Puts a table in the place of a call in FROM.
     fn call_in_from(&mut self, factor: &mut TableFactor) -> Result<(), SqlError> {
         let TableFactor::Table {
-            name,
-            alias,
-            args: args @ Some(_),
-            ..
+            name, alias, args, ..
         } = factor
         else {
             return Ok(());
@@ -379,8 +403,11 @@ impl Rewrite<'_, '_> {
         let Some(call) = plain_name(name).map(str::to_ascii_lowercase) else {
             return Ok(());
         };
+        if args.is_none() {
+            return self.check_table(name, &call);
+        }
         if !TABLE_FUNCTIONS.contains(&call.as_str()) {
-            return Ok(());
+            return self.check_function(name, &call);
         }
         let Some(arguments) = args.take() else {
             return Ok(());

@@ -311,7 +311,7 @@ fn affinity(call: &mut Arguments<'_, '_>) -> Result<Affinity, SqlError> {
 }
 
 fn lifecycle(call: &mut Arguments<'_, '_>) -> Result<Lifecycle, SqlError> {
-    let active = call.condition("active")?.unwrap_or_else(any);
+    let active = call.first_condition("active")?.unwrap_or_else(any);
     let mut lifecycle = Lifecycle::new(active).zone(call.binder.context.settings.zone.clone());
     if let Some(period) = call.choice("period", &UNITS)? {
         lifecycle.period = period;
@@ -322,7 +322,7 @@ fn lifecycle(call: &mut Arguments<'_, '_>) -> Result<Lifecycle, SqlError> {
 }
 
 fn stickiness(call: &mut Arguments<'_, '_>) -> Result<Stickiness, SqlError> {
-    let active = call.condition("active")?.unwrap_or_else(any);
+    let active = call.first_condition("active")?.unwrap_or_else(any);
     let mut stickiness = Stickiness::new(active).zone(call.binder.context.settings.zone.clone());
     if let Some(period) = call.choice("period", &UNITS)? {
         stickiness.period = period;

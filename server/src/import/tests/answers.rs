@@ -6,12 +6,14 @@ use pugmark_query::{
 };
 
 use super::real::{cdnow_options, data, fixed};
+#[cfg(feature = "sql")]
+use super::statements;
 use crate::import::{ImportOptions, Meter, import_files};
 use crate::load::StoreTarget;
 
 /// Imports a file twice (the second time changes nothing) and asks on every layout: as imported,
 /// compacted, and reopened by a reader.
-fn ask(file: &str, options: &ImportOptions, check: impl Fn(&Executor)) {
+fn ask(file: &str, options: &ImportOptions, check: impl Fn(&Store)) {
     let Some(folder) = data() else { return };
     let directory = tempfile::tempdir().unwrap();
     let mut options = options.clone();
@@ -24,12 +26,12 @@ fn ask(file: &str, options: &ImportOptions, check: impl Fn(&Executor)) {
         import_files(&files, &options, &mut target, &Meter::default()).unwrap();
     }
     let store = builder.open().unwrap();
-    check(&latest(&store));
+    check(&store);
     store.compact().unwrap();
-    check(&latest(&store));
+    check(&store);
     store.verify().unwrap();
     drop(store);
-    check(&latest(&Store::builder(&path).read_only().open().unwrap()));
+    check(&Store::builder(&path).read_only().open().unwrap());
 }
 
 /// Questions whose present is the last event.
@@ -55,7 +57,10 @@ fn counts(executor: &Executor, funnel: Funnel) -> Vec<u64> {
 #[test]
 fn rees46() {
     let options = ImportOptions::new("user_id", "event_time", "event_type");
-    ask("rees46-2019-oct.csv", &options, |executor| {
+    ask("rees46-2019-oct.csv", &options, |store| {
+        let executor = &latest(store);
+        #[cfg(feature = "sql")]
+        statements::rees46(store);
         assert_eq!(executor.snapshot().events(), 17_434);
         assert_eq!(executor.count(pugmark_query::everyone()).unwrap(), 4_504);
         for (name, users) in [("view", 4_504), ("cart", 111), ("purchase", 193)] {
@@ -77,7 +82,10 @@ fn online_retail() {
     let mut options = ImportOptions::new("CustomerID", "InvoiceDate", "");
     options.naming = fixed("purchase");
     options.naming.rules = vec!["InvoiceNo^=C:cancel".parse().unwrap()];
-    ask("online-retail.csv.gz", &options, |executor| {
+    ask("online-retail.csv.gz", &options, |store| {
+        let executor = &latest(store);
+        #[cfg(feature = "sql")]
+        statements::online_retail(store);
         let funnel = Funnel::new(["purchase", "cancel"]).within(days(30));
         assert_eq!(counts(executor, funnel), [4_339, 1_392]);
         // Ties within a minute go by arrival.
@@ -90,7 +98,10 @@ fn online_retail() {
 fn bpic2012() {
     let mut options = ImportOptions::new("case_id", "timestamp", "");
     options.naming.columns = vec!["activity".to_owned(), "lifecycle".to_owned()];
-    ask("bpic2012.csv.gz", &options, |executor| {
+    ask("bpic2012.csv.gz", &options, |store| {
+        let executor = &latest(store);
+        #[cfg(feature = "sql")]
+        statements::bpic2012(store);
         let steps = ["SUBMITTED", "PREACCEPTED", "ACCEPTED", "APPROVED"];
         let steps = steps.map(|name| step(event(&format!("A_{name}|COMPLETE"))));
         let funnel = Funnel::new(steps).within(days(7));
@@ -100,7 +111,10 @@ fn bpic2012() {
 
 #[test]
 fn cdnow() {
-    ask("cdnow.txt", &cdnow_options(), |executor| {
+    ask("cdnow.txt", &cdnow_options(), |store| {
+        let executor = &latest(store);
+        #[cfg(feature = "sql")]
+        statements::cdnow(store);
         let often = executor.users(did("purchase").at_least(3)).unwrap();
         assert_eq!(often.len(), 7_583);
         let asleep = executor.users(did("purchase").idle_for(days(180))).unwrap();

@@ -6,6 +6,8 @@ mod delimited;
 mod json;
 mod laws;
 mod real;
+#[cfg(feature = "sql")]
+mod statements;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
