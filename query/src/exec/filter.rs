@@ -4,11 +4,10 @@
 //! work on codes of dictionaries and on decoded blocks, never on owned values; what they come
 //! to equals [`Condition::evaluate`], row by row, and the tests hold them to it.
 
-use std::cmp::Ordering;
 use std::ops::Range;
 
 use pugmark_engine::batch::{Kind, TextColumn};
-use pugmark_engine::codec::{CodedText, ColumnView, PartView, PropertiesView};
+use pugmark_engine::codec::{ColumnView, PartView, PropertiesView};
 use pugmark_engine::segment::{NameRun, Times};
 use pugmark_engine::{Corruption, Scalar};
 
@@ -68,6 +67,24 @@ impl Truths {
         self.unknown[word] &= !bit;
         if holds {
             self.holds[word] |= bit;
+        }
+    }
+
+    /// Takes over what is known of the values of a part: bit `i` of `holds` is the `i`-th value's,
+    /// which is that of the row at `present[i]`, or of the `i`-th row where every row has one.
+    fn put(&mut self, holds: &[u64], values: usize, present: Option<&[u32]>) {
+        let Some(present) = present else {
+            let known = Self::all(values, Truth::True).holds;
+            for (word, known) in known.into_iter().enumerate() {
+                self.unknown[word] &= !known;
+                self.holds[word] |= holds[word];
+            }
+            return;
+        };
+        for (value, &row) in present.iter().enumerate() {
+            let (word, place) = (row as usize / 64, row % 64);
+            self.unknown[word] &= !(1 << place);
+            self.holds[word] |= (holds[value / 64] >> (value % 64) & 1) << place;
         }
     }
 
@@ -253,10 +270,16 @@ fn part_leaf(
     let mut present = Vec::new();
     if !part.is_all() {
         part.fill_rows(indices.clone(), &mut present);
+        present.iter_mut().for_each(|row| *row -= range.start);
+    }
+    let values = indices.len();
+    if let Some(holds) = bulk(part, leaf, indices.clone())? {
+        found.put(&holds, values, (!part.is_all()).then_some(&present));
+        return Ok(0);
     }
     // The place among the rows of the value that comes `offset`-th among the part's.
     let place = |offset: usize| match present.get(offset) {
-        Some(row) => (row - range.start) as usize,
+        Some(row) => *row as usize,
         None => offset,
     };
     let mut unusable = 0;
@@ -268,22 +291,12 @@ fn part_leaf(
         Kind::I64 | Kind::Timestamp => {
             let mut values = Vec::with_capacity(indices.len());
             part.ints(indices, &mut values)?;
-            let is_number = part.kind() == Kind::I64;
-            let values = values.into_iter().enumerate();
-            match leaf {
-                Leaf::Compare(comparison, Literal::I64(literal)) if is_number => {
-                    values.for_each(|(offset, value)| {
-                        set(offset, Some(comparison.accepts(value.cmp(literal))));
-                    });
-                }
-                _ => values.for_each(|(offset, value)| {
-                    let scalar = if is_number {
-                        Scalar::I64(value)
-                    } else {
-                        Scalar::Timestamp(value)
-                    };
-                    set(offset, leaf.verdict(scalar));
-                }),
+            for (offset, value) in values.into_iter().enumerate() {
+                let scalar = match part.kind() {
+                    Kind::I64 => Scalar::I64(value),
+                    _ => Scalar::Timestamp(value),
+                };
+                set(offset, leaf.verdict(scalar));
             }
         }
         Kind::F64 => {
@@ -307,6 +320,90 @@ fn part_leaf(
     Ok(unusable)
 }
 
+/// What a comparison with a literal of the values' own type comes to for each value: bit `i` for the
+/// `i`-th. `None` where values must be looked at one by one.
+fn bulk(
+    part: &PartView<'_>,
+    leaf: Leaf<'_>,
+    indices: Range<u32>,
+) -> Result<Option<Vec<u64>>, Corruption> {
+    let Leaf::Compare(comparison, literal) = leaf else {
+        return Ok(None);
+    };
+    let count = indices.len();
+    Ok(match (part.kind(), literal) {
+        (Kind::I64, Literal::I64(literal)) | (Kind::Timestamp, Literal::Timestamp(literal)) => {
+            let mut values = Vec::with_capacity(count);
+            part.ints(indices, &mut values)?;
+            Some(compared(&values, comparison, *literal))
+        }
+        (Kind::F64, literal) => {
+            let Some(literal) = exact_float(literal) else {
+                return Ok(None);
+            };
+            let mut values = Vec::with_capacity(count);
+            part.floats(indices, &mut values)?;
+            // What is no number compares with none.
+            let numbers = !values.iter().fold(false, |any, value| any | value.is_nan());
+            numbers.then(|| compared(&values, comparison, literal))
+        }
+        (Kind::Text, Literal::Text(literal)) => {
+            let Some(text) = part.coded() else {
+                return Ok(None);
+            };
+            let mut codes = Vec::with_capacity(count);
+            text.codes(indices, &mut codes)?;
+            // Codes are in the order of their texts.
+            let at = text.lower_bound(literal)?;
+            let exact = at < text.len() && text.value(at)? == literal.as_str();
+            Some(match (exact, comparison) {
+                (true, comparison) => compared(&codes, comparison, at),
+                (false, Comparison::Equal) => vec![0; count.div_ceil(64)],
+                (false, Comparison::NotEqual) => Truths::all(count, Truth::True).holds,
+                (false, Comparison::Less | Comparison::LessOrEqual) => {
+                    compared(&codes, Comparison::Less, at)
+                }
+                (false, Comparison::Greater | Comparison::GreaterOrEqual) => {
+                    compared(&codes, Comparison::GreaterOrEqual, at)
+                }
+            })
+        }
+        _ => None,
+    })
+}
+
+/// A literal as the float that it is exactly.
+fn exact_float(literal: &Literal) -> Option<f64> {
+    match literal {
+        Literal::F64(float) => (!float.is_nan()).then_some(*float),
+        Literal::I64(whole) => (whole.unsigned_abs() <= 1 << 53).then_some(*whole as f64),
+        _ => None,
+    }
+}
+
+/// Bit `i`: the `i`-th value compares so.
+fn compared<T: Copy + PartialOrd>(values: &[T], comparison: Comparison, literal: T) -> Vec<u64> {
+    match comparison {
+        Comparison::Equal => mask(values, |value| value == literal),
+        Comparison::NotEqual => mask(values, |value| value != literal),
+        Comparison::Less => mask(values, |value| value < literal),
+        Comparison::LessOrEqual => mask(values, |value| value <= literal),
+        Comparison::Greater => mask(values, |value| value > literal),
+        Comparison::GreaterOrEqual => mask(values, |value| value >= literal),
+    }
+}
+
+#[inline]
+fn mask<T: Copy>(values: &[T], holds: impl Fn(T) -> bool) -> Vec<u64> {
+    let word = |values: &[T]| {
+        let bits = values.iter().enumerate();
+        bits.fold(0, |word, (place, &value)| {
+            word | u64::from(holds(value)) << place
+        })
+    };
+    values.chunks(64).map(word).collect()
+}
+
 fn text_leaf(
     part: &PartView<'_>,
     leaf: Leaf<'_>,
@@ -316,9 +413,15 @@ fn text_leaf(
     if let Some(text) = part.coded() {
         let mut codes = Vec::with_capacity(indices.len());
         text.codes(indices, &mut codes)?;
-        let mut verdicts = CodeVerdicts::new(text, leaf)?;
+        // The verdict on each text, found when first asked for.
+        let mut known: Vec<Option<Option<bool>>> = vec![None; text.len() as usize];
         for (offset, code) in codes.into_iter().enumerate() {
-            set(offset, verdicts.of(text, leaf, code)?);
+            let verdict = match known[code as usize] {
+                Some(verdict) => verdict,
+                None => leaf.verdict(Scalar::Text(text.value(code)?)),
+            };
+            known[code as usize] = Some(verdict);
+            set(offset, verdict);
         }
     } else if let Some(text) = part.plain() {
         let first = indices.start;
@@ -327,65 +430,6 @@ fn text_leaf(
         })?;
     }
     Ok(())
-}
-
-/// What a leaf says of the codes of a dictionary.
-enum CodeVerdicts {
-    /// Codes are in the order of their texts, so a comparison with text is one of codes: `at` is
-    /// the place of the literal, `exact` tells whether it is there itself.
-    Ordered {
-        comparison: Comparison,
-        at: u32,
-        exact: bool,
-    },
-    /// Found when first asked for.
-    Memo(Vec<Option<Option<bool>>>),
-}
-
-impl CodeVerdicts {
-    fn new(text: &CodedText<'_>, leaf: Leaf<'_>) -> Result<Self, Corruption> {
-        match leaf {
-            Leaf::Compare(comparison, Literal::Text(literal)) => {
-                let at = text.lower_bound(literal)?;
-                let exact = at < text.len() && text.value(at)? == literal.as_str();
-                Ok(Self::Ordered {
-                    comparison,
-                    at,
-                    exact,
-                })
-            }
-            _ => Ok(Self::Memo(vec![None; text.len() as usize])),
-        }
-    }
-
-    fn of(
-        &mut self,
-        text: &CodedText<'_>,
-        leaf: Leaf<'_>,
-        code: u32,
-    ) -> Result<Option<bool>, Corruption> {
-        match self {
-            Self::Ordered {
-                comparison,
-                at,
-                exact,
-            } => {
-                let ordering = match code.cmp(at) {
-                    Ordering::Equal if !*exact => Ordering::Greater,
-                    ordering => ordering,
-                };
-                Ok(Some(comparison.accepts(ordering)))
-            }
-            Self::Memo(memo) => match memo[code as usize] {
-                Some(verdict) => Ok(verdict),
-                None => {
-                    let verdict = leaf.verdict(Scalar::Text(text.value(code)?));
-                    memo[code as usize] = Some(verdict);
-                    Ok(verdict)
-                }
-            },
-        }
-    }
 }
 
 /// Any element that can be tested decides; those that cannot are counted one by one.

@@ -4,7 +4,7 @@
 //! small numbers (the codes of texts, the places of periods), so that a row costs an addition to an
 //! array; names and texts are looked up once for each group and run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use pugmark_engine::batch::Kind;
@@ -274,26 +274,77 @@ impl Slots {
     }
 }
 
+/// The texts of a property in a run, and their codes.
+#[derive(Debug)]
+enum Texts {
+    /// The column's own, so many.
+    Coded(usize),
+    /// Of a short column without codes: its texts, ascending, and the place of each value's.
+    Listed { texts: Vec<String>, codes: Vec<u32> },
+}
+
+impl Texts {
+    /// `None` where other values than texts count, or too many have no codes.
+    fn new(column: Option<&ColumnView<'_>>) -> Result<Option<Self>, Corruption> {
+        let mut found = Self::Coded(0);
+        for part in column.into_iter().flat_map(ColumnView::parts) {
+            match (part.kind(), part.coded(), part.plain()) {
+                (Kind::Null, ..) => {}
+                (Kind::Text, Some(coded), _) => found = Self::Coded(coded.len() as usize),
+                (Kind::Text, _, Some(plain)) if part.len() <= STRETCH => {
+                    let mut values = Vec::new();
+                    plain.for_each(0..part.len(), |_, value| values.push(value.to_owned()))?;
+                    found = Self::listed(&values);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(found))
+    }
+
+    fn listed(values: &[String]) -> Self {
+        let texts: BTreeSet<&String> = values.iter().collect();
+        let places: HashMap<&String, u32> = texts.iter().copied().zip(0..).collect();
+        Self::Listed {
+            codes: values.iter().map(|value| places[value]).collect(),
+            texts: texts.into_iter().cloned().collect(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        match self {
+            Self::Coded(count) => *count,
+            Self::Listed { texts, .. } => texts.len(),
+        }
+    }
+
+    fn text(&self, column: Option<&ColumnView<'_>>, code: u32) -> Result<String, Corruption> {
+        let part = column.and_then(|column| column.part(Kind::Text));
+        match (self, part.and_then(PartView::coded)) {
+            (Self::Listed { texts, .. }, _) => Ok(texts[code as usize].clone()),
+            (Self::Coded(_), Some(coded)) => Ok(coded.value(code)?.to_owned()),
+            (Self::Coded(_), None) => Ok(String::new()),
+        }
+    }
+}
+
 /// How the groups of a run are numbered: by period, then by each property's code, absence first.
 #[derive(Debug)]
 struct Numbering {
     slots: Option<Slots>,
-    /// Of each property the number of different texts.
-    distinct: Vec<usize>,
+    /// Of each property.
+    texts: Vec<Texts>,
     groups: usize,
 }
 
 impl Numbering {
     /// `None` where a property's texts have no codes, or there are too many groups.
     fn new(totals: &Totals, run: NameRun<'_>) -> Result<Option<Self>, Corruption> {
-        let mut distinct = Vec::with_capacity(totals.by_properties.len());
+        let mut texts = Vec::with_capacity(totals.by_properties.len());
         for name in &totals.by_properties {
-            match run.properties()?.get(name)? {
-                Some(column) => match texts(&column) {
-                    Some(count) => distinct.push(count),
-                    None => return Ok(None),
-                },
-                None => distinct.push(0),
+            match Texts::new(run.properties()?.get(name)?.as_ref())? {
+                Some(found) => texts.push(found),
+                None => return Ok(None),
             }
         }
         let slots = match totals.by_period {
@@ -304,40 +355,30 @@ impl Numbering {
             None => None,
         };
         let periods = slots.as_ref().map_or(1, |slots| slots.periods.len());
-        let groups = distinct
+        let groups = texts
             .iter()
-            .try_fold(periods, |groups, texts| groups.checked_mul(texts + 1))
+            .try_fold(periods, |groups, texts| {
+                groups.checked_mul(texts.count() + 1)
+            })
             .filter(|groups| *groups <= MOST_GROUPS);
         Ok(groups.map(|groups| Self {
             slots,
-            distinct,
+            texts,
             groups,
         }))
     }
 
     /// The period's number and the properties' codes of a group.
     fn parts(&self, mut group: usize) -> (i64, Vec<Option<u32>>) {
-        let mut codes = vec![None; self.distinct.len()];
-        for (code, texts) in codes.iter_mut().zip(&self.distinct).rev() {
-            *code = (group % (texts + 1)).checked_sub(1).map(|code| code as u32);
-            group /= texts + 1;
+        let mut codes = vec![None; self.texts.len()];
+        for (code, texts) in codes.iter_mut().zip(&self.texts).rev() {
+            let width = texts.count() + 1;
+            *code = (group % width).checked_sub(1).map(|code| code as u32);
+            group /= width;
         }
         let period = self.slots.as_ref().map_or(0, |slots| slots.periods[group]);
         (period, codes)
     }
-}
-
-/// How many different texts a column has; `None` where other values than coded texts count.
-fn texts(column: &ColumnView<'_>) -> Option<usize> {
-    let mut count = 0;
-    for part in column.parts() {
-        match (part.kind(), part.coded()) {
-            (Kind::Null, _) => {}
-            (Kind::Text, Some(coded)) => count = coded.len() as usize,
-            _ => return None,
-        }
-    }
-    Some(count)
 }
 
 /// What one thread has added up of one run, by the numbers of groups; one more takes what does
@@ -502,13 +543,12 @@ impl<'a, 'q> Prepared<'a, 'q> {
                 *group = slots.place(time);
             }
         }
-        for (name, texts) in self.totals.by_properties.iter().zip(&numbering.distinct) {
-            groups
-                .iter_mut()
-                .for_each(|group| *group *= *texts as u32 + 1);
+        for (name, texts) in self.totals.by_properties.iter().zip(&numbering.texts) {
+            let width = texts.count() as u32 + 1;
+            groups.iter_mut().for_each(|group| *group *= width);
             let column = scan.run.properties()?.get(name)?;
             if let Some(part) = column.as_ref().and_then(|column| column.part(Kind::Text)) {
-                add_codes(part, rows, &mut groups)?;
+                add_codes(part, texts, rows, &mut groups)?;
             }
         }
         let nowhere = numbering.groups as u32;
@@ -549,10 +589,11 @@ impl<'a, 'q> Prepared<'a, 'q> {
                     continue;
                 }
                 let (period, codes) = numbering.parts(group);
-                let texts = columns
-                    .iter()
-                    .zip(codes)
-                    .map(|(column, code)| text(column, code));
+                let texts = columns.iter().zip(&numbering.texts).zip(codes);
+                let texts = texts.map(|((column, texts), code)| {
+                    code.map(|code| texts.text(column.as_ref(), code))
+                        .transpose()
+                });
                 whole
                     .entry((event, period, texts.collect::<Result<_, _>>()?))
                     .or_insert_with(|| Total::nothing(self.totals))
@@ -581,22 +622,22 @@ const NOBODY: Morsel = Morsel {
     rows: 0,
 };
 
-fn text(column: &Option<ColumnView<'_>>, code: Option<u32>) -> Result<Option<String>, Corruption> {
-    let part = column.as_ref().and_then(|column| column.part(Kind::Text));
-    match (part.and_then(PartView::coded), code) {
-        (Some(coded), Some(code)) => Ok(Some(coded.value(code)?.to_owned())),
-        _ => Ok(None),
-    }
-}
-
 /// Adds each row's code, which absence comes before.
-fn add_codes(part: &PartView<'_>, rows: &Range<u32>, groups: &mut [u32]) -> Result<(), Corruption> {
-    let Some(coded) = part.coded() else {
-        return Ok(());
-    };
+fn add_codes(
+    part: &PartView<'_>,
+    texts: &Texts,
+    rows: &Range<u32>,
+    groups: &mut [u32],
+) -> Result<(), Corruption> {
     let indices = part.indices(rows.clone());
     let mut codes = Vec::with_capacity(indices.len());
-    coded.codes(indices.clone(), &mut codes)?;
+    match (texts, part.coded()) {
+        (Texts::Listed { codes: own, .. }, _) => {
+            codes.extend_from_slice(&own[indices.start as usize..indices.end as usize]);
+        }
+        (Texts::Coded(_), Some(coded)) => coded.codes(indices.clone(), &mut codes)?,
+        (Texts::Coded(_), None) => return Ok(()),
+    }
     each_present(part, rows, indices, |place, index| {
         groups[place] += codes[index] + 1
     });
