@@ -16,6 +16,7 @@ use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
 use super::control::{Control, QueryError};
+use super::effort;
 use super::morsel::{self, Morsel};
 use super::periods::Periods;
 use super::scan::{MorselRows, RunScan, Scan, Verdicts};
@@ -243,6 +244,7 @@ impl Counting {
         morsel: &Morsel,
     ) -> Result<bool, Corruption> {
         let Some((unit, zone)) = &groups.by_period else {
+            effort::bitmaps(1);
             self.add_users(groups, 0, run.users()?, morsel.key);
             return Ok(true);
         };
@@ -252,6 +254,7 @@ impl Counting {
         for (day, _) in run.days()? {
             let number = zone.number(*unit, day.saturating_mul(MICROS_PER_DAY));
             if let Some(users) = run.day_users(day)? {
+                effort::bitmaps(1);
                 self.add_users(groups, number, users, morsel.key);
             }
         }
@@ -275,6 +278,7 @@ impl Counting {
         users_known: bool,
     ) -> Result<(), Corruption> {
         let rows = run.run.container_rows(morsel.key)?;
+        effort::rows(rows.len());
         let asked = MorselRows {
             starts: &[],
             range: rows.clone(),

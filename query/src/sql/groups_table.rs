@@ -338,6 +338,10 @@ impl Producer for GroupsProducer {
         Arc::clone(&self.schema)
     }
 
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn partitions(&self) -> usize {
         1
     }
@@ -362,7 +366,7 @@ impl Producer for GroupsProducer {
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
-        let executor = self.context.executor(self.context.as_of, &sink.cancel);
+        let executor = sink.executor(self.context.as_of);
         let (mut rows, skipped) = executor.groups(&self.groups)?;
         self.context.remark_skipped(&skipped);
         if rows.is_empty() && !self.groups.by_event && self.groups.by_period.is_none() {

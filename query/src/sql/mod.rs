@@ -6,6 +6,7 @@
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
+//! memory       one limit for all of a statement      watch      its end, noticed everywhere
 //! ```
 //!
 //! ```
@@ -41,6 +42,7 @@ mod function_table;
 mod groups_table;
 mod guard;
 mod ids;
+mod memory;
 mod nearest;
 mod produce;
 mod schema;
@@ -48,7 +50,10 @@ mod session;
 mod settings;
 mod translate;
 mod users_table;
+mod watch;
 
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod tests;
 
