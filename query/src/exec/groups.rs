@@ -129,13 +129,14 @@ impl Executor {
             &morsels,
             self.threads(),
             &control,
-            || (Counted::new(), Counting::default()),
-            |(counted, counting), morsel| {
+            || (Counted::new(), Counting::default(), control.reservation()),
+            |(counted, counting, memory), morsel| {
                 for (name, runs) in &by_name {
                     control.check()?;
                     counting.begin();
                     for &run in runs {
                         counting.run(groups, run, morsel)?;
+                        memory.at_least(counting.byte_len(groups))?;
                     }
                     counting.finish(groups, name, counted);
                 }
@@ -144,7 +145,7 @@ impl Executor {
         )?;
         let mut whole = Counted::new();
         let mut skipped = Skipped::default();
-        for (counted, counting) in states {
+        for (counted, counting, _) in states {
             skipped.merge(&counting.skipped);
             for (key, group) in counted {
                 let known = whole
@@ -194,6 +195,12 @@ struct Counting {
 impl Counting {
     fn begin(&mut self) {
         self.groups.clear();
+    }
+
+    /// Bytes of the groups, which are mostly their users.
+    fn byte_len(&self, groups: &Groups) -> usize {
+        let users = usize::from(groups.users) * CONTAINER_BITS / 8;
+        self.groups.len() * (size_of::<Group>() + users)
     }
 
     fn finish(&mut self, groups: &Groups, name: &str, counted: &mut Counted) {

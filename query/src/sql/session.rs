@@ -31,6 +31,7 @@ use tokio::task::AbortHandle;
 
 use super::bind::subqueries::Subqueries;
 use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
+use super::bounded::bound_functions;
 use super::catalog::Catalog;
 use super::context::Context;
 use super::error::SqlError;
@@ -77,6 +78,16 @@ struct KnownCatalog {
 /// A statement, parsed.
 #[derive(Clone, Debug)]
 pub struct SqlStatement(DFStatement);
+
+impl SqlStatement {
+    /// True where it changes a setting.
+    pub(super) fn is_set(&self) -> bool {
+        let DFStatement::Statement(statement) = &self.0 else {
+            return false;
+        };
+        matches!(**statement, Statement::Set(_))
+    }
+}
 
 /// The answer to a statement.
 #[derive(Debug)]
@@ -199,10 +210,11 @@ impl Session {
             .with_information_schema(true)
             .set_bool("datafusion.sql_parser.collect_spans", true)
             .set_str("datafusion.sql_parser.dialect", "PostgreSQL");
-        let base = SessionStateBuilder::new()
+        let mut base = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .build();
+        bound_functions(&mut base);
         let inner = Inner {
             store,
             settings: Mutex::new(Settings::default()),
