@@ -44,7 +44,9 @@ pub use behaviour::{
     seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
-pub use exec::{CancelToken, Executor, QueryError, QueryOptions, UserSet};
+pub use exec::{
+    CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions, Touched, UserSet,
+};
 pub use zone::{Bucket, CalendarUnit, Zone};
 
 /// The README's example, compiled and run with the tests.

@@ -11,9 +11,10 @@ use std::ops::Range;
 use crate::behaviour::{Affinity, AffinityResult, AffinityRow, Notices};
 
 use super::Executor;
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
 use super::each_user::{Fold, Reads, UserHistory};
 use super::intern::Interner;
+use super::memory::Reservation;
 use super::morsel;
 use super::values::texts;
 

@@ -1,11 +1,13 @@
 //! What stops a query: its deadline, its canceller, its memory budget.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
 
+use super::effort::Effort;
+use super::memory::{MemoryBudget, Reservation};
 use crate::error::Invalid;
 
 /// Why a query has no answer.
@@ -50,6 +52,8 @@ impl From<pugmark_engine::Corruption> for QueryError {
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken {
     cancelled: Arc<AtomicBool>,
+    /// Cancels this one, too.
+    parent: Option<Arc<CancelToken>>,
 }
 
 impl CancelToken {
@@ -58,14 +62,24 @@ impl CancelToken {
         Self::default()
     }
 
+    /// A token that is cancelled with this one, and can be cancelled alone.
+    pub fn child(&self) -> Self {
+        Self {
+            cancelled: Arc::default(),
+            parent: Some(Arc::new(self.clone())),
+        }
+    }
+
     /// Stops the queries, within a morsel's time.
     pub fn cancel(&self) {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    /// True once it was cancelled.
+    /// True once it, or one that it is a child of, was cancelled.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        let mut own_and_parents =
+            std::iter::successors(Some(self), |token| token.parent.as_deref());
+        own_and_parents.any(|token| token.cancelled.load(Ordering::Relaxed))
     }
 }
 
@@ -78,6 +92,11 @@ pub struct QueryOptions {
     pub threads: Option<usize>,
     /// Bytes that the query may hold at once beside the page cache. Default 256 MiB.
     pub memory_bytes: usize,
+    /// What these bytes are taken from together with other queries, instead of `memory_bytes` for
+    /// each alone.
+    pub memory: Option<MemoryBudget>,
+    /// Where it is counted what the query touched.
+    pub effort: Effort,
     /// Longest time that it may take.
     pub deadline: Option<Duration>,
     /// Stops it from outside.
@@ -92,6 +111,8 @@ impl Default for QueryOptions {
             as_of: None,
             threads: None,
             memory_bytes: 256 << 20,
+            memory: None,
+            effort: Effort::new(),
             deadline: None,
             cancel: CancelToken::new(),
             morsel_rows: 1 << 18,
@@ -104,17 +125,15 @@ impl Default for QueryOptions {
 pub(crate) struct Control {
     cancel: CancelToken,
     deadline: Option<(Instant, Duration)>,
-    limit: usize,
-    used: AtomicUsize,
-    peak: AtomicUsize,
+    memory: MemoryBudget,
+    effort: Effort,
     failed: AtomicBool,
 }
 
-/// Memory that a part of a query holds; given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Reservation<'a> {
-    control: &'a Control,
-    bytes: usize,
+impl Drop for Control {
+    fn drop(&mut self) {
+        self.effort.collect();
+    }
 }
 
 impl Control {
@@ -126,9 +145,11 @@ impl Control {
         Self {
             cancel: options.cancel.clone(),
             deadline,
-            limit: options.memory_bytes,
-            used: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
+            memory: match &options.memory {
+                Some(shared) => shared.clone(),
+                None => MemoryBudget::new(options.memory_bytes),
+            },
+            effort: options.effort.clone(),
             failed: AtomicBool::new(false),
         }
     }
@@ -151,80 +172,20 @@ impl Control {
         self.failed.store(true, Ordering::Relaxed);
     }
 
+    /// Where it is counted what the query touches.
+    pub(super) fn effort(&self) -> &Effort {
+        &self.effort
+    }
+
     /// An empty reservation, to be grown.
     pub(crate) fn reservation(&self) -> Reservation<'_> {
-        Reservation {
-            control: self,
-            bytes: 0,
-        }
-    }
-
-    /// Most bytes that were held at once.
-    #[cfg(test)]
-    pub(crate) fn peak(&self) -> usize {
-        self.peak.load(Ordering::Relaxed)
-    }
-}
-
-impl Reservation<'_> {
-    /// Reserves `bytes` more.
-    pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), QueryError> {
-        let used = self
-            .control
-            .used
-            .fetch_add(bytes, Ordering::Relaxed)
-            .saturating_add(bytes);
-        self.bytes += bytes;
-        self.control.peak.fetch_max(used, Ordering::Relaxed);
-        if used > self.control.limit {
-            return Err(QueryError::OutOfMemory {
-                limit: self.control.limit,
-                wanted: bytes,
-            });
-        }
-        Ok(())
-    }
-
-    /// Reserves what is missing to hold `bytes` in all; never gives any back.
-    pub(crate) fn at_least(&mut self, bytes: usize) -> Result<(), QueryError> {
-        match bytes.checked_sub(self.bytes) {
-            Some(more) if more > 0 => self.grow(more),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl Drop for Reservation<'_> {
-    fn drop(&mut self) {
-        self.control.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.memory.reservation()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_budget_is_one_for_all_parts() {
-        let options = QueryOptions {
-            memory_bytes: 100,
-            ..QueryOptions::default()
-        };
-        let control = Control::start(&options);
-        let mut one = control.reservation();
-        one.grow(60).unwrap();
-        let mut other = control.reservation();
-        assert!(matches!(
-            other.grow(60),
-            Err(QueryError::OutOfMemory {
-                limit: 100,
-                wanted: 60
-            })
-        ));
-        drop(other);
-        control.reservation().grow(40).unwrap();
-        assert_eq!(control.peak(), 120);
-    }
 
     #[test]
     fn deadlines_and_cancels_are_told_apart() {
@@ -239,5 +200,15 @@ mod tests {
         ));
         options.cancel.cancel();
         assert!(matches!(control.check(), Err(QueryError::Cancelled)));
+    }
+
+    #[test]
+    fn children_are_cancelled_with_their_parents_and_alone() {
+        let parent = CancelToken::new();
+        let (one, other) = (parent.child(), parent.child().child());
+        one.cancel();
+        assert!(one.is_cancelled() && !parent.is_cancelled() && !other.is_cancelled());
+        parent.cancel();
+        assert!(other.is_cancelled());
     }
 }

@@ -15,6 +15,7 @@ use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Skipped, TimeRange, Truth};
 
+use super::effort;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan};
 use super::traits::TraitTable;
@@ -88,6 +89,8 @@ impl<'a> Exists<'a> {
             Source::Edge { .. } => 1,
             Source::Rows(_) => 2,
         });
+        let answers = |source: &&Source<'_>| !matches!(source, Source::Rows(_));
+        effort::bitmaps(exists.sources.iter().filter(answers).count());
         Ok(exists)
     }
 
@@ -269,6 +272,7 @@ pub(crate) fn rows_in_range(
     run.rows_of_users(key, candidates, |low, own| {
         asked.push((low, own.start - rows.start..own.end - rows.start));
     })?;
+    effort::rows(asked.len());
     let (cut_first, cut_last) = (run.min_time() < range.first, range.last < run.max_time());
     if cut_first && cut_last {
         let inside =

@@ -20,8 +20,9 @@ use crate::kernel::{
 use crate::tally::{FunnelTally, histogram};
 
 use super::Executor;
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
 use super::gather::{Gather, RowRef};
+use super::memory::Reservation;
 use super::morsel::{self, Morsel};
 use super::ordered::Ordered;
 use super::scan::Scan;

@@ -6,7 +6,8 @@
 
 use crate::behaviour::Skipped;
 
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
+use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::{DENSE_STARTS, Scan};
 use super::traits::TraitTable;

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! mod       Executor: validates, prepares, runs, merges
-//! control   deadline, cancelling, memory budget
+//! control   deadline, cancelling                      memory   one budget of bytes
 //! morsel    spans of users, cut by rows, taken from a queue
+//! effort    what was touched, counted
 //! scan      which runs a question reads; conditions simplified by event name
 //! filter    conditions over rows, in bulk          traits   traits of a morsel's users
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
@@ -34,6 +35,7 @@ mod attribution_tests;
 mod control;
 mod did;
 mod each_user;
+mod effort;
 mod exists;
 mod experiment;
 #[cfg(test)]
@@ -45,6 +47,7 @@ mod funnel_tests;
 mod gather;
 mod intern;
 mod lifecycle;
+mod memory;
 mod morsel;
 mod ordered;
 mod paths;
@@ -85,6 +88,8 @@ use roaring::RoaringBitmap;
 use crate::behaviour::{Notices, Segment, Skipped};
 
 pub use control::{CancelToken, QueryError, QueryOptions};
+pub use effort::{Effort, Touched};
+pub use memory::MemoryBudget;
 
 use control::Control;
 use users::PreparedUsers;

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pugmark_engine::bitmap::CONTAINER_BITS;
 
 use super::control::{Control, QueryError};
+use super::effort;
 
 /// A span of users inside one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,8 +58,10 @@ pub(crate) fn run<M: Sync, S: Send>(
 ) -> Result<Vec<S>, QueryError> {
     let next = AtomicUsize::new(0);
     let worker = || {
+        let _collecting = control.effort().collecting();
         let mut state = begin();
         while let Some(morsel) = morsels.get(next.fetch_add(1, Ordering::Relaxed)) {
+            effort::morsel();
             control
                 .check()
                 .and_then(|()| work(&mut state, morsel))

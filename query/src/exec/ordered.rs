@@ -14,8 +14,9 @@ use crate::behaviour::{
 use crate::kernel::{Bounds, Interrupted, Link, match_steps};
 use crate::tally::{FunnelTally, GroupId};
 
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
 use super::exists::Exists;
+use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::Scan;
 use super::steps::{StepRows, StepRun};

@@ -8,9 +8,10 @@ use crate::behaviour::{
 };
 
 use super::Executor;
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
 use super::each_user::{Fold, Reads, UserHistory};
 use super::intern::Interner;
+use super::memory::Reservation;
 use super::sessions::cut;
 
 /// The condition that anchors satisfy, among those that are read; the other is any event.

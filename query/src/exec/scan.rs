@@ -12,6 +12,7 @@ use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
 
+use super::effort;
 use super::filter::{Rows, evaluate};
 use super::morsel::Morsel;
 use super::traits::TraitTable;
@@ -75,6 +76,8 @@ impl<'a> Scan<'a> {
             }
             scan.pruned += usize::from(scan.runs.len() == before);
         }
+        let read = scan.runs.iter().map(|run| run.segment);
+        effort::segments(read, snapshot.event_segments().len());
         scan
     }
 
@@ -140,6 +143,7 @@ impl RunScan<'_> {
         }
         self.run.row_starts(morsel.key, starts)?;
         let range = starts[morsel.lows.start as usize]..starts[morsel.lows.end as usize];
+        effort::rows(range.len());
         Ok((!range.is_empty()).then_some(MorselRows { starts, range }))
     }
 
@@ -160,10 +164,11 @@ impl RunScan<'_> {
         if let Some(verdicts) = self.conditions.iter().map(constant).collect() {
             return Ok(verdicts);
         }
-        let reads_traits = self
-            .conditions
-            .iter()
-            .any(|one| !one.reads().traits.is_empty());
+        let reads = self.conditions.iter().map(Condition::reads);
+        let reads: Vec<_> = reads.collect();
+        let reads_traits = reads.iter().any(|one| !one.traits.is_empty());
+        let properties = reads.iter().map(|one| one.properties.len()).sum();
+        effort::values(rows.range.len(), properties);
         let lows = if reads_traits {
             lows_of(rows, morsel)
         } else {

@@ -5,8 +5,9 @@ use std::ops::Range;
 use crate::behaviour::{SessionRow, Sessions, SessionsResult, Span};
 
 use super::Executor;
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
 use super::each_user::{Fold, Reads, UserHistory};
+use super::memory::Reservation;
 
 impl Executor {
     /// The sessions of users, ordered by user and number.

@@ -18,6 +18,7 @@ use crate::kernel::{Link, StepEvents};
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::QueryError;
+use super::effort;
 use super::morsel::Morsel;
 
 /// A run of a step's event name.
@@ -158,6 +159,7 @@ impl<'m, 'a> StepRows<'m, 'a> {
         mut each: impl FnMut(&mut Self, u16) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         self.sources.iter_mut().for_each(|source| source.before = 0);
+        effort::rows(users.len() as usize);
         for word in self.words.clone() {
             self.word = word;
             let mut rest = users.as_slice()[word];

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use pugmark_engine::batch::TextColumn;
 use pugmark_engine::bitmap::{CONTAINER_BITS, Words};
@@ -16,6 +16,7 @@ use crate::behaviour::{Condition, Segment, Skipped, TimeRange};
 
 use super::Executor;
 use super::control::{Control, QueryError};
+use super::effort::{self, Touched};
 use super::morsel::{self, Morsel};
 use super::scan::{MorselRows, RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
@@ -34,6 +35,8 @@ pub(crate) struct UserScan {
     /// Whether the first and last time of each is told.
     pub(crate) seen: bool,
     next: AtomicUsize,
+    /// Whether a reader has counted the bitmaps, which are the same for all.
+    counted: AtomicBool,
 }
 
 /// Neighbouring users.
@@ -58,6 +61,7 @@ impl UserScan {
             traits: BTreeSet::new(),
             seen: false,
             next: AtomicUsize::new(0),
+            counted: AtomicBool::new(false),
         }
     }
 
@@ -69,6 +73,7 @@ impl UserScan {
             traits: self.traits.clone(),
             seen: self.seen,
             next: AtomicUsize::new(0),
+            counted: AtomicBool::new(false),
         }
     }
 }
@@ -127,6 +132,24 @@ impl EventScan {
 }
 
 impl Executor {
+    /// What is known before any user is read: segments, and bitmaps that answer.
+    pub(crate) fn foresee_users(&self, scan: &UserScan) -> Result<Touched, QueryError> {
+        let control = Control::start(self.options());
+        for segment in std::iter::once(&scan.segment).chain(&scan.flags) {
+            PreparedUsers::new(self.snapshot(), segment, self.as_of())?;
+        }
+        drop(control);
+        Ok(self.options().effort.touched())
+    }
+
+    /// What is known before any event is read: segments.
+    pub(crate) fn foresee_events(&self, scan: &EventScan) -> Result<Touched, QueryError> {
+        let control = Control::start(self.options());
+        Scan::prepare(self.snapshot(), &[&scan.condition], scan.range, false);
+        drop(control);
+        Ok(self.options().effort.touched())
+    }
+
     /// Reads users until the scan's queue is empty.
     pub(crate) fn scan_users<E: From<QueryError>>(
         &self,
@@ -138,12 +161,16 @@ impl Executor {
         let who = prepare(&scan.segment)?;
         let flags = scan.flags.iter().map(prepare);
         let flags = flags.collect::<Result<Vec<_>, _>>()?;
+        if scan.counted.swap(true, Ordering::Relaxed) {
+            effort::no_bitmaps();
+        }
         let containers = who.containers().map_err(QueryError::from)?;
         let morsels = morsel::cut(&containers, self.options().morsel_rows);
         let mut worker = Worker::new(&control);
         worker.reserve()?;
         while let Some(morsel) = morsels.get(scan.next.fetch_add(1, Ordering::Relaxed)) {
             control.check()?;
+            effort::morsel();
             let users = who.users(morsel, &mut worker)?;
             if users.is_empty() {
                 continue;
@@ -185,6 +212,7 @@ impl Executor {
         let mut skipped = Skipped::default();
         let mut starts = UserStarts::default();
         while let Some(morsel) = morsels.get(scan.next.fetch_add(1, Ordering::Relaxed)) {
+            effort::morsel();
             for run in &runs.runs {
                 control.check()?;
                 let block = event_block(scan, run, morsel, &mut starts, &mut skipped);
@@ -215,6 +243,7 @@ fn event_block<'s>(
     if rows.is_empty() {
         return Ok(None);
     }
+    effort::rows(rows.len());
     if scan.with_users || scan.users.is_some() {
         run.run
             .user_starts(morsel.key, 0..CONTAINER_BITS as u32, starts)?;
@@ -281,6 +310,7 @@ fn seen(snapshot: &Snapshot, morsel: &Morsel, as_of: i64) -> Result<Vec<(i64, i6
             if rows.is_empty() || run.min_time() > as_of {
                 continue;
             }
+            effort::rows(rows.len());
             run.user_starts(morsel.key, morsel.lows.clone(), &mut users)?;
             let times = run.times(rows.clone())?;
             let place = |row: u32| (row - rows.start) as usize;

@@ -18,6 +18,7 @@ use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
 use super::control::{Control, QueryError};
+use super::effort;
 use super::morsel::{self, Morsel};
 use super::scan::{MorselRows, RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
@@ -25,7 +26,9 @@ use super::traits::TraitTable;
 /// Rows that are read at a time.
 const STRETCH: u32 = 1 << 16;
 /// Most groups of a run.
-const MOST_GROUPS: usize = 1 << 16;
+const MOST_GROUPS: usize = 1 << 14;
+/// Most values of a column of texts without codes: of more, most are different.
+const MOST_LISTED: u32 = 1 << 10;
 /// Most hours or days that a run may span where periods are told apart.
 const MOST_SLOTS: i64 = 1 << 16;
 const MICROS_PER_HOUR: i64 = MICROS_PER_DAY / 24;
@@ -291,7 +294,7 @@ impl Texts {
             match (part.kind(), part.coded(), part.plain()) {
                 (Kind::Null, ..) => {}
                 (Kind::Text, Some(coded), _) => found = Self::Coded(coded.len() as usize),
-                (Kind::Text, _, Some(plain)) if part.len() <= STRETCH => {
+                (Kind::Text, _, Some(plain)) if part.len() <= MOST_LISTED => {
                     let mut values = Vec::new();
                     plain.for_each(0..part.len(), |_, value| values.push(value.to_owned()))?;
                     found = Self::listed(&values);
@@ -508,6 +511,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
             true => None,
             false => Some(self.groups(scan, numbering, &stretch.rows, &verdicts[0])?),
         };
+        effort::rows(groups.as_ref().map_or(0, Vec::len));
         match &groups {
             Some(groups) => groups
                 .iter()
@@ -519,6 +523,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         }
         for (measured, sums) in self.totals.numbers.iter().zip(&mut own.numbers) {
             if let Some(column) = scan.run.properties()?.get(&measured.property)? {
+                effort::values(stretch.rows.len(), 1);
                 for part in column.parts() {
                     add_numbers(part, &stretch.rows, groups.as_deref(), sums)?;
                 }

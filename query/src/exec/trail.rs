@@ -9,7 +9,8 @@ use pugmark_engine::{UserKey, Value};
 use crate::behaviour::{Trail, TrailRow, any};
 
 use super::Executor;
-use super::control::{Control, QueryError, Reservation};
+use super::control::{Control, QueryError};
+use super::memory::Reservation;
 use super::scan::{RunScan, Scan};
 
 /// An event, and what decides its place: its time, segment, rank among ties, and run and row,

@@ -15,6 +15,7 @@ use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
 use super::control::{Control, QueryError};
+use super::effort;
 use super::exists::rows_in_range;
 use super::morsel::{self, Morsel};
 use super::scan::{MorselRows, RunScan, Scan, Verdicts};
@@ -158,6 +159,7 @@ impl Counting {
 
     fn add(&mut self, number: i64, users: BitmapView<'_>, key: u16) {
         if users.position(key).is_ok() {
+            effort::bitmaps(1);
             users.or_into(key, self.sets.entry(number).or_default());
         }
     }
@@ -202,6 +204,7 @@ impl Counting {
         morsel: &Morsel,
     ) -> Result<(), Corruption> {
         let rows = run.run.container_rows(morsel.key)?;
+        effort::rows(rows.len());
         let asked = MorselRows {
             starts: &[],
             range: rows.clone(),

@@ -12,6 +12,7 @@ use crate::behaviour::{Condition, Segment, TimeRange, Truth};
 
 use super::control::QueryError;
 use super::did::{Parts, PreparedDid};
+use super::effort;
 use super::exists::{Bounds, rows_in_range};
 use super::morsel::Morsel;
 use super::traits::TraitTable;
@@ -445,6 +446,7 @@ impl<'a> Known<'a> {
                 }
             }
         }
+        effort::bitmaps(known.whole.len());
         Ok(known)
     }
 

@@ -22,7 +22,7 @@ pub(crate) struct Worker<'c> {
     pub(crate) did: DidScratch,
     pub(crate) skipped: Skipped,
     pub(crate) ordered: OrderedScratch,
-    memory: super::control::Reservation<'c>,
+    memory: super::memory::Reservation<'c>,
 }
 
 impl<'c> Worker<'c> {

@@ -1,6 +1,7 @@
 //! What the parts of one statement share: the snapshot, the settings, the remarks.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -10,9 +11,11 @@ use roaring::RoaringBitmap;
 
 use super::catalog::Catalog;
 use super::constant::Constants;
+use super::memory::batch_rows;
 use super::settings::Settings;
+use super::watch::Stop;
 use crate::behaviour::Skipped;
-use crate::exec::{CancelToken, Executor, QueryError, QueryOptions};
+use crate::exec::{CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions, Touched};
 
 /// One statement's surroundings.
 pub(super) struct Context {
@@ -22,10 +25,14 @@ pub(super) struct Context {
     pub(super) zone_name: Arc<str>,
     /// The present, in microseconds since 1970-01-01 UTC.
     pub(super) as_of: i64,
-    /// When the statement must be done.
-    pub(super) ends: Option<Instant>,
+    /// When the statement must stop.
+    pub(super) stop: Stop,
+    /// What all parts of the statement hold together.
+    pub(super) memory: MemoryBudget,
     /// For constants in filters.
     pub(super) state: SessionState,
+    /// Bytes of `memory` that are held until the statement ends.
+    kept: AtomicUsize,
     remarks: Mutex<BTreeSet<String>>,
 }
 
@@ -37,12 +44,26 @@ impl std::fmt::Debug for Context {
     }
 }
 
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.memory.give_back(self.kept.load(Ordering::Relaxed));
+    }
+}
+
 impl Context {
+    /// Holds `bytes` until the statement ends.
+    pub(super) fn keep(&self, bytes: usize) -> Result<(), QueryError> {
+        self.memory.take(bytes)?;
+        self.kept.fetch_add(bytes, Ordering::Relaxed);
+        Ok(())
+    }
+
     pub(super) fn new(
         snapshot: Snapshot,
         catalog: Arc<Catalog>,
         settings: Settings,
-        (as_of, ends): (i64, Option<Instant>),
+        as_of: i64,
+        (stop, memory): (Stop, MemoryBudget),
         state: SessionState,
     ) -> Self {
         Self {
@@ -51,8 +72,10 @@ impl Context {
             zone_name: Arc::from(settings.zone_name.as_str()),
             settings,
             as_of,
-            ends,
+            stop,
+            memory,
             state,
+            kept: AtomicUsize::new(0),
             remarks: Mutex::new(BTreeSet::new()),
         }
     }
@@ -79,25 +102,41 @@ impl Context {
         Ok(users)
     }
 
+    /// Rows of a batch, at most.
+    pub(super) fn batch_rows(&self) -> usize {
+        batch_rows(self.settings.memory_bytes)
+    }
+
     /// Threads of a query.
     pub(super) fn threads(&self) -> usize {
         let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         self.settings.threads.unwrap_or_else(all)
     }
 
-    /// An executor for the present `as_of`, stopped by `cancel`.
-    pub(super) fn executor(&self, as_of: i64, cancel: &CancelToken) -> Executor {
+    /// An executor for the present `as_of`, stopped by `cancel`, counted by `effort`.
+    pub(super) fn executor(&self, as_of: i64, cancel: &CancelToken, effort: Effort) -> Executor {
         Executor::new(self.snapshot.clone()).with_options(QueryOptions {
             as_of: Some(as_of),
             threads: Some(self.threads()),
-            memory_bytes: self.settings.memory_bytes,
+            memory: Some(self.memory.clone()),
             // What is left of the statement's time.
             deadline: self
-                .ends
-                .map(|ends| ends.saturating_duration_since(Instant::now())),
+                .stop
+                .deadline
+                .map(|(ends, _)| ends.saturating_duration_since(Instant::now())),
             cancel: cancel.clone(),
+            effort,
             ..QueryOptions::default()
         })
+    }
+
+    /// What a scan is going to touch, for EXPLAIN; nothing is told of one that cannot be prepared.
+    pub(super) fn foreseen(
+        &self,
+        ask: impl FnOnce(&Executor) -> Result<Touched, QueryError>,
+    ) -> Option<Touched> {
+        let executor = self.executor(self.as_of, &self.stop.cancel, Effort::new());
+        ask(&executor).ok()
     }
 
     /// Keeps a remark, once.

@@ -31,8 +31,8 @@ pub enum SqlError {
         /// What is wrong, and what to write instead where that is known.
         problem: String,
     },
-    /// A question of Pugmark's own failed.
-    #[error(transparent)]
+    /// A question of Pugmark's own failed, or the statement was stopped.
+    #[error("{}", of_statement(.0))]
     Query(#[from] QueryError),
     /// The store could not be read.
     #[error(transparent)]
@@ -40,6 +40,27 @@ pub enum SqlError {
     /// Planning or running it failed.
     #[error("{}", plainly(.0))]
     Engine(#[from] DataFusionError),
+}
+
+/// What stopped a question, told of a statement.
+fn of_statement(error: &QueryError) -> String {
+    match error {
+        QueryError::OutOfMemory { limit, wanted } => {
+            needs_more_memory(*limit, *wanted, "a question")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// That a statement would need more memory than it may hold.
+pub(super) fn needs_more_memory(limit: usize, wanted: usize, who: &str) -> String {
+    let megabytes = |bytes: usize| bytes.div_ceil(1 << 20);
+    format!(
+        "the statement needs more than its {} MB of memory ({who} asked for {} MB more); SET \
+         memory_limit to more or threads to fewer, or ask for fewer rows or columns",
+        limit >> 20,
+        megabytes(wanted)
+    )
 }
 
 fn at(place: &Option<Place>) -> String {
@@ -137,11 +158,17 @@ fn plainly(error: &DataFusionError) -> String {
         DataFusionError::Plan(text)
         | DataFusionError::Execution(text)
         | DataFusionError::NotImplemented(text)
-        | DataFusionError::Configuration(text)
-        | DataFusionError::ResourcesExhausted(text) => text.clone(),
+        | DataFusionError::Configuration(text) => text.clone(),
+        DataFusionError::ResourcesExhausted(text) => text.clone(),
         other => other.strip_backtrace(),
     };
     let text = without_blame(&text);
+    // What it says besides is about settings that are not ours.
+    if text.contains("max_temp_directory_size") {
+        return "the statement's temporary files would be more than its spill_limit; SET it or \
+                memory_limit to more, or ask for fewer rows or columns"
+            .to_owned();
+    }
     let place = error
         .diagnostic()
         .and_then(|diagnostic| diagnostic.span)

@@ -22,14 +22,11 @@ use super::bind::event_property;
 use super::catalog::ColumnType;
 use super::context::Context;
 use super::ids::id_array;
-use super::produce::{ProduceError, ProduceExec, Producer, Sink};
+use super::produce::{ProduceError, ProduceExec, Producer, Sink, describe_effort};
 use super::translate::{BoundColumn, Translator};
 use super::users_table::user_ids;
 use crate::behaviour::{Comparison, Condition, Literal, Operand, TimeRange, TimeSpec, any};
 use crate::exec::table_scan::{EventBlock, EventScan};
-
-/// Rows of a batch, at most.
-const BATCH_ROWS: usize = 1 << 15;
 
 /// Events of a snapshot.
 #[derive(Debug)]
@@ -240,7 +237,7 @@ impl EventsProducer {
         let mut start = 0;
         let mut selected = block.selected.as_deref();
         while start < count {
-            let places = start..(start + BATCH_ROWS).min(count);
+            let places = start..(start + self.context.batch_rows()).min(count);
             start = places.end;
             let taken = selected.as_mut().map(|rest| {
                 let end = rest.partition_point(|&place| (place as usize) < places.end);
@@ -346,6 +343,10 @@ impl Producer for EventsProducer {
         Arc::clone(&self.schema)
     }
 
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn partitions(&self) -> usize {
         self.context.threads()
     }
@@ -361,6 +362,12 @@ impl Producer for EventsProducer {
             out,
             "PugmarkExec: events, columns={columns:?}, condition={}",
             self.scan.condition
+        )?;
+        describe_effort(
+            &self
+                .context
+                .foreseen(|executor| executor.foresee_events(&self.scan)),
+            out,
         )
     }
 
@@ -374,7 +381,7 @@ impl Producer for EventsProducer {
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
-        let executor = self.context.executor(self.context.as_of, &sink.cancel);
+        let executor = sink.executor(self.context.as_of);
         let skipped = executor.scan_events(&self.scan, |block| self.block(&block, sink))?;
         self.context.remark_skipped(&skipped);
         Ok(())

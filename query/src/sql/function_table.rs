@@ -14,9 +14,6 @@ use super::answers::{AnswerError, Question};
 use super::context::Context;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
 
-/// Rows of a batch, at most.
-const BATCH_ROWS: usize = 1 << 15;
-
 /// The answer of a question.
 #[derive(Debug)]
 pub(super) struct FunctionTable {
@@ -80,6 +77,10 @@ impl Producer for FunctionProducer {
         Arc::clone(&self.schema)
     }
 
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn partitions(&self) -> usize {
         // It runs on threads of its own.
         1
@@ -94,7 +95,7 @@ impl Producer for FunctionProducer {
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
-        let executor = self.context.executor(self.question.as_of, &sink.cancel);
+        let executor = sink.executor(self.question.as_of);
         let answer = self.question.answer(&executor, &self.context.zone_name);
         let answer = answer.map_err(|error| match error {
             AnswerError::Query(error) => ProduceError::from(error),
@@ -105,9 +106,12 @@ impl Producer for FunctionProducer {
             Some(projection) => answer.rows.project(projection)?,
             None => answer.rows,
         };
+        // Beside the parts of it that wait for the reader.
+        let mut held = self.context.memory.reservation();
+        held.grow(rows.get_array_memory_size())?;
         let mut start = 0;
         while start < rows.num_rows() {
-            let length = BATCH_ROWS.min(rows.num_rows() - start);
+            let length = self.context.batch_rows().min(rows.num_rows() - start);
             sink.put(rows.slice(start, length))?;
             start += length;
         }

@@ -404,12 +404,15 @@ struct GroupsProducer {
     schema: SchemaRef,
 }
 
+/// Rows that are handed over at a time.
+const BATCH_ROWS: usize = 8_192;
+
 /// A group with its users, which are 0 where not wanted.
 type Row = (TotalRow, u64);
 
 impl GroupsProducer {
     fn rows(&self, sink: &Sink) -> Result<Vec<Row>, ProduceError> {
-        let executor = self.context.executor(self.context.as_of, &sink.cancel);
+        let executor = sink.executor(self.context.as_of);
         let Asked {
             totals, uniques, ..
         } = &self.asked;
@@ -527,6 +530,10 @@ impl Producer for GroupsProducer {
         Arc::clone(&self.schema)
     }
 
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn partitions(&self) -> usize {
         1
     }
@@ -560,6 +567,9 @@ impl Producer for GroupsProducer {
         let arrays = told.map(|&told| self.array(told, &rows)).collect();
         let count = arrow_array::RecordBatchOptions::new().with_row_count(Some(rows.len()));
         let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), arrays, &count)?;
-        sink.put(batch)
+        for start in (0..rows.len()).step_by(BATCH_ROWS) {
+            sink.put(batch.slice(start, BATCH_ROWS.min(rows.len() - start)))?;
+        }
+        Ok(())
     }
 }

@@ -6,6 +6,8 @@
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
+//! memory       one limit for all of a statement      watch      its end, noticed everywhere
+//! bounded      functions that could make too much    fuzzing    any text, asked of a tiny store
 //! ```
 //!
 //! ```
@@ -32,15 +34,19 @@
 mod answers;
 mod arrays;
 mod bind;
+mod bounded;
 mod catalog;
 mod constant;
 mod context;
 mod error;
 mod events_table;
 mod function_table;
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups_table;
 mod guard;
 mod ids;
+mod memory;
 mod nearest;
 mod produce;
 mod schema;
@@ -48,7 +54,12 @@ mod session;
 mod settings;
 mod translate;
 mod users_table;
+mod watch;
 
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod limit_tests;
 #[cfg(test)]
 mod slt;
 #[cfg(test)]

@@ -1,16 +1,19 @@
 //! Leaves of a plan: threads of Pugmark's own make batches, DataFusion takes them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use arrow_array::RecordBatch;
+use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
-use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::metrics::{
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, Metric, MetricValue, MetricsSet, RecordOutput,
+};
 use datafusion::physical_plan::stream::{
     RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
 };
@@ -20,8 +23,10 @@ use datafusion::physical_plan::{
 use futures::StreamExt;
 use tokio::sync::mpsc::Sender;
 
+use super::context::Context;
 use super::error::SqlError;
-use crate::exec::{CancelToken, QueryError};
+use super::watch::CancelOnDrop;
+use crate::exec::{CancelToken, Effort, Executor, MemoryBudget, QueryError, Touched};
 
 /// Batches that wait for each reader: enough that neither side stands still.
 const WAITING_BATCHES: usize = 4;
@@ -30,6 +35,9 @@ const WAITING_BATCHES: usize = 4;
 pub(super) trait Producer: fmt::Debug + Send + Sync + 'static {
     /// The columns.
     fn schema(&self) -> SchemaRef;
+
+    /// The statement that it is a part of.
+    fn context(&self) -> &Arc<Context>;
 
     /// How many parts may be made at once.
     fn partitions(&self) -> usize;
@@ -77,17 +85,84 @@ impl From<arrow_schema::ArrowError> for ProduceError {
     }
 }
 
+/// Batches on their way to the reader, counted in the statement's memory.
+#[derive(Debug)]
+struct Waiting {
+    memory: MemoryBudget,
+    bytes: Mutex<usize>,
+    taken: Condvar,
+}
+
+impl Waiting {
+    fn bytes(&self) -> MutexGuard<'_, usize> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a batch. The first may take any memory that is free; more wait for the reader as soon as
+    /// half of the limit is used, so that there is room for what it does with them.
+    fn put(&self, more: usize, cancel: &CancelToken) -> std::result::Result<(), ProduceError> {
+        let mut bytes = self.bytes();
+        loop {
+            let much = self.memory.used().saturating_add(more) > self.memory.limit() / 2;
+            if *bytes == 0 || !much {
+                self.memory.take(more)?;
+                *bytes += more;
+                return Ok(());
+            }
+            if cancel.is_cancelled() {
+                return Err(ProduceError::Abandoned);
+            }
+            // Others give memory back without telling.
+            let some_time = Duration::from_millis(10);
+            let woken = self.taken.wait_timeout(bytes, some_time);
+            bytes = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn take(&self, less: usize) {
+        *self.bytes() -= less;
+        self.memory.give_back(less);
+        self.taken.notify_one();
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.memory.give_back(*self.bytes());
+    }
+}
+
+/// What a batch holds of its own, without what it shares with others.
+fn byte_len(batch: &RecordBatch) -> usize {
+    let own = |column: &ArrayRef| {
+        let sliced = column.to_data().get_slice_memory_size();
+        sliced.unwrap_or_else(|_| column.get_array_memory_size())
+    };
+    batch.columns().iter().map(own).sum()
+}
+
 /// Where a producer puts its batches.
 pub(super) struct Sink {
     batches: Sender<Result<RecordBatch>>,
+    waiting: Arc<Waiting>,
+    statement: Arc<Context>,
+    effort: Effort,
+    /// Since when it is worked, and not waited, for the next batch.
+    since: Instant,
     metrics: BaselineMetrics,
     /// Rows still wanted.
     wanted: usize,
     /// Set once nobody listens.
-    pub(super) cancel: CancelToken,
+    cancel: CancelToken,
 }
 
 impl Sink {
+    /// What answers about the present `as_of`, for as long as somebody listens.
+    pub(super) fn executor(&self, as_of: i64) -> Executor {
+        self.statement
+            .executor(as_of, &self.cancel, self.effort.clone())
+    }
+
     /// Hands over a batch, waiting where the reader is behind.
     pub(super) fn put(&mut self, batch: RecordBatch) -> Result<(), ProduceError> {
         let batch = match batch.num_rows() > self.wanted {
@@ -95,12 +170,36 @@ impl Sink {
             false => batch,
         };
         self.wanted -= batch.num_rows();
-        self.metrics.record_output(batch.num_rows());
+        self.count_time();
+        self.waiting.put(byte_len(&batch), &self.cancel)?;
+        (&batch).record_output(&self.metrics);
         let sent = self.batches.blocking_send(Ok(batch));
+        self.since = Instant::now();
         match sent.is_err() || self.wanted == 0 {
             true => Err(ProduceError::Abandoned),
             false => Ok(()),
         }
+    }
+
+    fn count_time(&self) {
+        self.metrics.elapsed_compute().add_elapsed(self.since);
+    }
+}
+
+/// Tells what a leaf is going to touch, as far as that is known.
+pub(super) fn describe_effort(
+    touched: &Option<Touched>,
+    out: &mut fmt::Formatter<'_>,
+) -> fmt::Result {
+    match touched {
+        Some(touched) => write!(
+            out,
+            ", segments={} of {}, bitmaps={}",
+            touched.segments,
+            touched.segments + touched.pruned,
+            touched.bitmaps
+        ),
+        None => Ok(()),
     }
 }
 
@@ -112,6 +211,8 @@ pub(super) struct ProduceExec {
     /// Each part ends after so many rows.
     limit: Option<usize>,
     metrics: ExecutionPlanMetricsSet,
+    /// Of all parts: they read the same segments.
+    effort: Effort,
 }
 
 impl ProduceExec {
@@ -121,12 +222,15 @@ impl ProduceExec {
             Partitioning::UnknownPartitioning(producer.partitions().max(1)),
             EmissionType::Incremental,
             Boundedness::Bounded,
-        );
+        )
+        // What is handed over through a channel is.
+        .with_scheduling_type(SchedulingType::Cooperative);
         Self {
             producer,
             properties: Arc::new(properties),
             limit,
             metrics: ExecutionPlanMetricsSet::new(),
+            effort: Effort::new(),
         }
     }
 }
@@ -138,15 +242,6 @@ impl DisplayAs for ProduceExec {
             Some(limit) => write!(out, ", limit={limit}"),
             None => Ok(()),
         }
-    }
-}
-
-/// Cancels what runs when nobody reads the stream any more.
-struct CancelOnDrop(CancelToken);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
     }
 }
 
@@ -186,28 +281,43 @@ impl ExecutionPlan for ProduceExec {
         let producer = Arc::clone(&self.producer);
         let metrics = BaselineMetrics::new(&self.metrics, partition);
         let wanted = self.limit.unwrap_or(usize::MAX);
+        let statement = Arc::clone(producer.context());
+        let effort = self.effort.clone();
+        let cancel = statement.stop.cancel.child();
+        let waiting = Arc::new(Waiting {
+            memory: statement.memory.clone(),
+            bytes: Mutex::default(),
+            taken: Condvar::new(),
+        });
         // Begun when it is first asked for: a side of a join that waits for the other takes no thread.
         let batches = futures::stream::once(async move {
             let schema = producer.schema();
             let mut builder = RecordBatchReceiverStreamBuilder::new(schema, WAITING_BATCHES);
-            let cancel = CancelToken::new();
             let mut sink = Sink {
                 batches: builder.tx(),
+                waiting: Arc::clone(&waiting),
+                statement,
+                effort,
+                since: Instant::now(),
                 metrics,
                 wanted,
                 cancel: cancel.clone(),
             };
             builder.spawn_blocking(move || {
-                let timer = sink.metrics.elapsed_compute().clone();
-                let _measured = timer.timer();
-                match producer.produce(partition, &mut sink) {
+                sink.since = Instant::now();
+                let produced = producer.produce(partition, &mut sink);
+                sink.count_time();
+                match produced {
                     Ok(()) | Err(ProduceError::Abandoned) => Ok(()),
                     Err(ProduceError::Failed(error)) => Err(error),
                 }
             });
-            let guard = CancelOnDrop(cancel);
+            let guard = CancelOnDrop::new(cancel);
             builder.build().map(move |batch| {
                 let _held = &guard;
+                if let Ok(batch) = &batch {
+                    waiting.take(byte_len(batch));
+                }
                 batch
             })
         });
@@ -216,6 +326,24 @@ impl ExecutionPlan for ProduceExec {
     }
 
     fn metrics(&self) -> Option<MetricsSet> {
-        Some(self.metrics.clone_inner())
+        let mut metrics = self.metrics.clone_inner();
+        let touched = self.effort.touched();
+        for (name, value) in [
+            ("segments_read", touched.segments),
+            ("segments_pruned", touched.pruned),
+            ("bitmaps", touched.bitmaps),
+            ("morsels", touched.morsels),
+            ("rows_read", touched.rows),
+            ("bytes_read", touched.bytes),
+        ] {
+            let count = Count::new();
+            count.add(usize::try_from(value).unwrap_or(usize::MAX));
+            let name = name.into();
+            metrics.push(Arc::new(Metric::new(
+                MetricValue::Count { name, count },
+                None,
+            )));
+        }
+        Some(metrics)
     }
 }

@@ -12,11 +12,10 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::memory_pool::FairSpillPool;
-use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::execution_props::ExecutionProps;
-use datafusion::physical_plan::EmptyRecordBatchStream;
+use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use datafusion::prelude::{DataFrame, SessionConfig};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
@@ -32,6 +31,7 @@ use tokio::task::AbortHandle;
 
 use super::bind::subqueries::Subqueries;
 use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
+use super::bounded::bound_functions;
 use super::catalog::Catalog;
 use super::context::Context;
 use super::error::SqlError;
@@ -39,10 +39,12 @@ use super::events_table::EventsTable;
 use super::function_table::FunctionTable;
 use super::groups_table::GroupsRule;
 use super::guard;
+use super::memory;
 use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
 use super::users_table::UsersTable;
-use crate::exec::QueryError;
+use super::watch::{CancelOnDrop, Stop, StopRule, watched};
+use crate::exec::{CancelToken, MemoryBudget, QueryError};
 
 /// Most values of a subquery in a condition.
 const MOST_VALUES: usize = 1_000_000;
@@ -77,6 +79,16 @@ struct KnownCatalog {
 #[derive(Clone, Debug)]
 pub struct SqlStatement(DFStatement);
 
+impl SqlStatement {
+    /// True where it changes a setting.
+    pub(super) fn is_set(&self) -> bool {
+        let DFStatement::Statement(statement) = &self.0 else {
+            return false;
+        };
+        matches!(**statement, Statement::Set(_))
+    }
+}
+
 /// The answer to a statement.
 #[derive(Debug)]
 pub struct SqlAnswer {
@@ -103,6 +115,10 @@ pub struct SqlRows {
     context: Arc<Context>,
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
     _running: AbortOnDrop,
+    _cancel: CancelOnDrop,
+    /// Alive for as long as anything works on the statement.
+    #[cfg(test)]
+    working: Weak<Stop>,
 }
 
 /// Stops a task when nobody waits for it any more.
@@ -122,8 +138,12 @@ impl std::fmt::Debug for SqlRows {
 
 impl SqlRows {
     /// Reads a stream on a task of its own, so that a plan that does not pause keeps nobody from
-    /// noticing that its time is over.
-    fn begin(mut stream: SendableRecordBatchStream, context: &Arc<Context>) -> Self {
+    /// noticing that its time is over. What makes the stream stops with `stop`.
+    fn begin(
+        mut stream: SendableRecordBatchStream,
+        context: &Arc<Context>,
+        stop: &Arc<Stop>,
+    ) -> Self {
         let (sender, batches) = channel(1);
         let running = tokio::spawn(async move {
             while let Some(batch) = stream.next().await {
@@ -132,13 +152,23 @@ impl SqlRows {
                 }
             }
         });
-        let deadline = context.ends.map(tokio::time::Instant::from_std);
+        let ends = context.stop.deadline.map(|(ends, _)| ends);
+        let deadline = ends.map(tokio::time::Instant::from_std);
         Self {
             batches,
             context: Arc::clone(context),
             deadline: deadline.map(|ends| Box::pin(tokio::time::sleep_until(ends))),
             _running: AbortOnDrop(running.abort_handle()),
+            _cancel: CancelOnDrop::new(stop.cancel.clone()),
+            #[cfg(test)]
+            working: Arc::downgrade(stop),
         }
+    }
+
+    /// What the statement holds, and whether anything still works on it.
+    #[cfg(test)]
+    pub(super) fn watch(&self) -> (MemoryBudget, Weak<Stop>) {
+        (self.context.memory.clone(), Weak::clone(&self.working))
     }
 
     /// Remarks on the answer: complete once all rows were read.
@@ -180,10 +210,11 @@ impl Session {
             .with_information_schema(true)
             .set_bool("datafusion.sql_parser.collect_spans", true)
             .set_str("datafusion.sql_parser.dialect", "PostgreSQL");
-        let base = SessionStateBuilder::new()
+        let mut base = SessionStateBuilder::new()
             .with_config(config)
             .with_default_features()
             .build();
+        bound_functions(&mut base);
         let inner = Inner {
             store,
             settings: Mutex::new(Settings::default()),
@@ -273,6 +304,13 @@ impl Session {
     pub async fn run(&self, statement: SqlStatement) -> Result<SqlAnswer, SqlError> {
         let settings = self.settings();
         let ends = settings.deadline.map(|limit| Instant::now() + limit);
+        // Cancelled where this is dropped, or its time is over, before there is an answer.
+        let cancel = CancelToken::new();
+        let unanswered = CancelOnDrop::new(cancel.clone());
+        let stop = Stop {
+            cancel,
+            deadline: ends.zip(settings.deadline),
+        };
         let (sender, receiver) = oneshot::channel();
         let inner = Arc::clone(&self.inner);
         let runtime = Handle::current();
@@ -280,7 +318,7 @@ impl Session {
             .name("pugmark-plan".to_owned())
             .stack_size(PLAN_STACK)
             .spawn(move || {
-                let answer = runtime.block_on(inner.run(statement.0, ends));
+                let answer = runtime.block_on(inner.run(statement.0, stop));
                 let _nobody_waits = sender.send(answer);
             })
             .map_err(|error| SqlError::Engine(error.into()))?;
@@ -290,7 +328,10 @@ impl Session {
                 .map_err(|_| too_late(&settings))?,
             None => receiver.await,
         };
-        answer.map_err(|_| SqlError::Query(QueryError::Panicked))?
+        let answer = answer.map_err(|_| SqlError::Query(QueryError::Panicked))?;
+        // The answer's rows cancel what is theirs.
+        unanswered.release();
+        answer
     }
 }
 
@@ -304,17 +345,13 @@ impl Inner {
         change(&mut self.settings.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    async fn run(
-        &self,
-        statement: DFStatement,
-        ends: Option<Instant>,
-    ) -> Result<SqlAnswer, SqlError> {
+    async fn run(&self, statement: DFStatement, stop: Stop) -> Result<SqlAnswer, SqlError> {
         if let Some(changed) = self.set(&statement)? {
             return Ok(changed);
         }
         let settings = self.settings();
         let snapshot = self.store.snapshot()?;
-        let context = self.context(snapshot, settings, ends)?;
+        let context = self.context(snapshot, settings, stop)?;
         self.run_in(&context, statement).await
     }
 
@@ -322,16 +359,19 @@ impl Inner {
         &self,
         snapshot: Snapshot,
         settings: Settings,
-        ends: Option<Instant>,
+        stop: Stop,
     ) -> Result<Arc<Context>, SqlError> {
         let catalog = self.catalog(&snapshot)?;
         let as_of = settings.as_of.unwrap_or(snapshot.taken_at());
-        let state = self.state(&settings, as_of, None)?;
+        let memory = MemoryBudget::new(settings.memory_bytes);
+        let runtime = memory::runtime(&settings, &memory)?;
+        let state = self.state(&settings, as_of, &runtime, None);
         Ok(Arc::new(Context::new(
             snapshot,
             catalog,
             settings,
-            (as_of, ends),
+            as_of,
+            (stop, memory),
             state,
         )))
     }
@@ -341,26 +381,29 @@ impl Inner {
         &self,
         settings: &Settings,
         as_of: i64,
+        runtime: &Arc<RuntimeEnv>,
         tables: Option<StatementCatalog>,
-    ) -> Result<SessionState, SqlError> {
-        let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(settings.memory_bytes)))
-            .build_arc()?;
+    ) -> SessionState {
         let mut config = self.base.config().clone();
         config.options_mut().execution.time_zone = Some(settings.zone_name.clone());
         if let Some(threads) = settings.threads {
             config = config.with_target_partitions(threads.max(1));
         }
+        let batch_rows = memory::batch_rows(settings.memory_bytes).min(config.batch_size());
+        config = config.with_batch_size(batch_rows);
+        let threads = config.target_partitions();
+        config.options_mut().execution.sort_spill_reservation_bytes =
+            memory::merge_bytes(settings, threads);
         let mut props = ExecutionProps::new();
         props.query_execution_start_time = chrono::DateTime::from_timestamp_micros(as_of);
         let mut builder = SessionStateBuilder::new_from_existing(self.base.clone())
             .with_config(config)
-            .with_runtime_env(runtime)
+            .with_runtime_env(Arc::clone(runtime))
             .with_execution_props(props);
         if let Some(tables) = tables {
             builder = builder.with_catalog_list(Arc::new(tables));
         }
-        Ok(builder.build())
+        builder.build()
     }
 
     /// The names of a snapshot, read again only where its segments differ.
@@ -404,19 +447,22 @@ impl Inner {
             tables.insert(name, Arc::new(FunctionTable::new(context, question)));
         }
         let catalog = StatementCatalog::new(tables);
-        let mut state = self.state(&context.settings, context.as_of, Some(catalog))?;
+        let stop = Arc::new(context.stop.child());
+        let runtime = context.state.runtime_env();
+        let state = self.state(&context.settings, context.as_of, runtime, Some(catalog));
+        let mut rules = state.optimizers().to_vec();
         if context.settings.idioms {
-            let mut rules = state.optimizers().to_vec();
             // Comparisons have lost their casts then, and DISTINCT is still what it was.
             let simplified = rules
                 .iter()
                 .position(|rule| rule.name() == "simplify_expressions");
             let place = simplified.map_or(0, |place| place + 1);
             rules.insert(place, Arc::new(GroupsRule::new(context)));
-            state = SessionStateBuilder::new_from_existing(state)
-                .with_optimizer_rules(rules)
-                .build();
         }
+        rules.insert(0, Arc::new(StopRule(Arc::clone(&stop))));
+        let state = SessionStateBuilder::new_from_existing(state)
+            .with_optimizer_rules(rules)
+            .build();
         let mut session = SessionContext::new_with_state(state);
         if context.settings.files {
             session = session.enable_url_table();
@@ -431,10 +477,13 @@ impl Inner {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|_| refused(files))?;
-        let batches = DataFrame::new(state, plan).execute_stream().await?;
+        let frame = DataFrame::new(state, plan);
+        let task = Arc::new(frame.task_ctx());
+        let plan = watched(frame.create_physical_plan().await?, &stop)?;
+        let batches = execute_stream(plan, task)?;
         Ok(SqlAnswer {
             schema: batches.schema(),
-            rows: SqlRows::begin(batches, context),
+            rows: SqlRows::begin(batches, context, &stop),
         })
     }
 
@@ -484,9 +533,12 @@ impl Inner {
         if answer.schema.fields().len() != 1 {
             return Err(SqlError::of(format!("`{text}` must have one column")));
         }
-        let batches: Vec<RecordBatch> = answer.rows.try_collect().await?;
+        let mut batches = answer.rows;
         let mut values = Vec::new();
-        for batch in batches {
+        while let Some(batch) = batches.try_next().await? {
+            // As a value, in the statement's text, and as what it is compared with.
+            let texts = batch.get_array_memory_size();
+            context.keep(3 * (texts + batch.num_rows() * size_of::<ScalarValue>()))?;
             for row in 0..batch.num_rows() {
                 values.push(ScalarValue::try_from_array(batch.column(0), row)?);
                 if values.len() > MOST_VALUES {
@@ -521,12 +573,17 @@ impl Inner {
         settings.assign(&name, &value)?;
         self.change(|own| *own = settings.clone());
         let snapshot = self.store.snapshot()?;
-        let context = self.context(snapshot, settings, None)?;
+        let stop = Stop {
+            cancel: CancelToken::new(),
+            deadline: None,
+        };
+        let context = self.context(snapshot, settings, stop)?;
+        let stop = Arc::new(context.stop.child());
         let schema: SchemaRef = Arc::new(Schema::empty());
         let batches = EmptyRecordBatchStream::new(Arc::clone(&schema));
         Ok(Some(SqlAnswer {
             schema,
-            rows: SqlRows::begin(Box::pin(batches), &context),
+            rows: SqlRows::begin(Box::pin(batches), &context, &stop),
         }))
     }
 }

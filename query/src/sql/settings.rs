@@ -1,12 +1,20 @@
 //! Settings of a session.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::SqlError;
 use super::nearest::nearest;
 use crate::zone::Zone;
 
-const SETTINGS: [&str; 5] = ["as_of", "time_zone", "memory_limit", "deadline", "threads"];
+const SETTINGS: [&str; 6] = [
+    "as_of",
+    "time_zone",
+    "memory_limit",
+    "spill_limit",
+    "deadline",
+    "threads",
+];
 
 /// How statements of a session are answered.
 #[derive(Clone, Debug)]
@@ -19,6 +27,11 @@ pub struct Settings {
     pub(super) zone_name: String,
     /// Bytes that a statement may hold at once beside the page cache. Default 512 MiB.
     pub memory_bytes: usize,
+    /// Bytes of temporary files that a statement's sorts and groups may write where they do not fit
+    /// into memory. Default 16 GiB.
+    pub spill_bytes: u64,
+    /// Where these files lie; by default where the system keeps such files (`TMPDIR`).
+    pub temp_directory: Option<PathBuf>,
     /// Longest time that a statement may take.
     pub deadline: Option<Duration>,
     /// Worker threads; by default as many as the machine runs at once.
@@ -36,6 +49,8 @@ impl Default for Settings {
             zone: Zone::UTC,
             zone_name: "UTC".to_owned(),
             memory_bytes: 512 << 20,
+            spill_bytes: 16 << 30,
+            temp_directory: None,
             deadline: None,
             threads: None,
             files: false,
@@ -83,6 +98,11 @@ impl Settings {
             "memory_limit" => {
                 let bytes = bytes(value);
                 self.memory_bytes = bytes.ok_or_else(|| wrong("a size such as '512MB'"))?;
+            }
+            "spill_limit" if default => self.spill_bytes = Self::default().spill_bytes,
+            "spill_limit" => {
+                let bytes = bytes(value);
+                self.spill_bytes = bytes.ok_or_else(|| wrong("a size such as '16GB'"))? as u64;
             }
             "deadline" | "statement_timeout" if default => self.deadline = None,
             "deadline" | "statement_timeout" => {
@@ -156,11 +176,13 @@ mod tests {
         settings.assign("as_of", "2025-03-01T00:00:00Z").unwrap();
         settings.assign("time_zone", "europe/berlin").unwrap();
         settings.assign("memory_limit", "64MB").unwrap();
+        settings.assign("spill_limit", "2GB").unwrap();
         settings.assign("deadline", "30s").unwrap();
         settings.assign("threads", "3").unwrap();
         assert_eq!(settings.as_of, Some(1_740_787_200_000_000));
         assert_eq!(settings.zone_name(), "Europe/Berlin");
         assert_eq!(settings.memory_bytes, 64 << 20);
+        assert_eq!(settings.spill_bytes, 2 << 30);
         assert_eq!(settings.deadline, Some(Duration::from_secs(30)));
         assert_eq!(settings.threads, Some(3));
         settings.assign("deadline", "0").unwrap();

@@ -21,7 +21,7 @@ use super::bind::property_of;
 use super::catalog::{ColumnType, USER_COLUMNS};
 use super::context::Context;
 use super::ids::id_array;
-use super::produce::{ProduceError, ProduceExec, Producer, Sink};
+use super::produce::{ProduceError, ProduceExec, Producer, Sink, describe_effort};
 use super::translate::{BoundColumn, Translator};
 use crate::behaviour::{Operand, Segment, everyone, not, traits, users};
 use crate::exec::table_scan::{UserBlock, UserScan};
@@ -230,17 +230,29 @@ struct UsersProducer {
 }
 
 impl UsersProducer {
-    fn batch(&self, block: &UserBlock<'_>) -> Result<RecordBatch, ProduceError> {
-        let lows: Vec<u16> = match self.columns.is_empty() {
-            true => Vec::new(),
-            false => block.users.iter().collect(),
-        };
+    fn block(&self, block: &UserBlock<'_>, sink: &mut Sink) -> Result<(), ProduceError> {
+        if self.columns.is_empty() {
+            return sink.put(self.batch(block, &[], block.users.len() as usize)?);
+        }
+        let lows: Vec<u16> = block.users.iter().collect();
+        for lows in lows.chunks(self.context.batch_rows()) {
+            sink.put(self.batch(block, lows, lows.len())?)?;
+        }
+        Ok(())
+    }
+
+    fn batch(
+        &self,
+        block: &UserBlock<'_>,
+        lows: &[u16],
+        rows: usize,
+    ) -> Result<RecordBatch, ProduceError> {
         let arrays = self
             .columns
             .iter()
-            .map(|source| self.array(source, block, &lows));
+            .map(|source| self.array(source, block, lows));
         let arrays = arrays.collect::<Result<Vec<_>, _>>()?;
-        let rows = RecordBatchOptions::new().with_row_count(Some(block.users.len() as usize));
+        let rows = RecordBatchOptions::new().with_row_count(Some(rows));
         Ok(RecordBatch::try_new_with_options(
             Arc::clone(&self.schema),
             arrays,
@@ -291,6 +303,10 @@ impl Producer for UsersProducer {
         Arc::clone(&self.schema)
     }
 
+    fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
     fn partitions(&self) -> usize {
         self.context.threads()
     }
@@ -306,6 +322,12 @@ impl Producer for UsersProducer {
             out,
             "PugmarkExec: users, columns={columns:?}, segment={}",
             self.scan.segment
+        )?;
+        describe_effort(
+            &self
+                .context
+                .foreseen(|executor| executor.foresee_users(&self.scan)),
+            out,
         )
     }
 
@@ -319,8 +341,8 @@ impl Producer for UsersProducer {
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
-        let executor = self.context.executor(self.context.as_of, &sink.cancel);
-        let skipped = executor.scan_users(&self.scan, |block| sink.put(self.batch(&block)?))?;
+        let executor = sink.executor(self.context.as_of);
+        let skipped = executor.scan_users(&self.scan, |block| self.block(&block, sink))?;
         self.context.remark_skipped(&skipped);
         Ok(())
     }

@@ -47,6 +47,9 @@ pub(super) struct SqlArgs {
     /// Memory of a statement, as 512MB
     #[arg(long, value_name = "SIZE")]
     memory_limit: Option<String>,
+    /// Temporary files of a statement, as 16GB
+    #[arg(long, value_name = "SIZE")]
+    spill_limit: Option<String>,
     /// Longest time of a statement, as 30s
     #[arg(long, value_name = "TIME")]
     deadline: Option<String>,
@@ -120,6 +123,7 @@ impl SqlArgs {
             ("as_of", &self.as_of),
             ("time_zone", &self.time_zone),
             ("memory_limit", &self.memory_limit),
+            ("spill_limit", &self.spill_limit),
             ("deadline", &self.deadline),
             ("threads", &self.threads),
         ];
