@@ -22,7 +22,7 @@ import compare  # noqa: E402
 from harness import clickhouse, duckdb_engine, environment, report  # noqa: E402
 from harness.environment import say  # noqa: E402
 from harness.pugmark import Pugmark  # noqa: E402
-from harness.statements import ORDINARY, STATEMENTS, WHOLE, ClickHouse, duckdb, normal, pugmark  # noqa: E402
+from harness.statements import ORDINARY, STATEMENTS, WHOLE, ClickHouse, duckdb, normal, pugmark, same  # noqa: E402
 
 
 def main():
@@ -102,8 +102,8 @@ def fastest(formulations, ask, question, expected):
             rows, seconds, _ = ask(sql)
             best[name] = min(best.get(name, seconds), seconds)
         got = normal(question, rows)
-        if got != expected:
-            differing = [pair for pair in zip(expected, got) if pair[0] != pair[1]][:3]
+        if not same(expected, got):
+            differing = [pair for pair in zip(expected, got) if not same([pair[0]], [pair[1]])][:3]
             raise SystemExit(f"{question}: {len(expected)} rows are expected, {name or ask} gives "
                              f"{len(got)}; these differ: {differing}\n{sql}")
     chosen = min(best, key=best.get)

@@ -6,6 +6,8 @@ The least ratios are what Pugmark promises: how many times faster than ClickHous
 of ordinary queries, at least `ORDINARY` of the slower of the two peers.
 """
 
+import math
+
 from harness.questions import Formulations, STEPS
 
 ORDINARY = 1 / 1.5
@@ -186,15 +188,30 @@ def normal(name, rows):
         rows = [[step + 1, users] for step, users in enumerate(rows[0])]
     if name == "funnel_5_by_platform" and rows and len(rows[0]) > 3:
         rows = [[row[0], step + 1, users] for row in rows for step, users in enumerate(row[1:])]
-    return sorted([_value(value) for value in row] for row in rows)
+    rows = [[_value(value) for value in row] for row in rows]
+    return sorted(rows, key=lambda row: [f"{value:.6g}" if isinstance(value, float) else value
+                                         for value in row])
+
+
+def same(rows, others):
+    """Whether normal rows say the same; sums of floats depend on their order."""
+    return len(rows) == len(others) and all(
+        len(row) == len(other) and all(map(_same_value, row, other))
+        for row, other in zip(rows, others))
+
+
+def _same_value(value, other):
+    if isinstance(value, float) and isinstance(other, float):
+        return math.isclose(value, other, rel_tol=1e-9)
+    return value == other
 
 
 def _value(value):
-    """Text; numbers with ten digits, since sums of floats depend on their order."""
+    """A number or text."""
     text = "" if value is None else str(value)
     text = "" if text in ("\\N", "NULL") else text
     try:
-        return f"{float(text):.10g}"
+        return float(text)
     except ValueError:
         # Only calendar days are asked for.
         return text[:10] if text[4:5] == "-" and text[7:8] == "-" else text

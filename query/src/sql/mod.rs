@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! Session      one statement after the other        settings   as_of, zone, memory, deadline
+//! insert       INSERT INTO events SELECT …
 //! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
@@ -46,6 +47,7 @@ pub mod fuzzing;
 mod groups_table;
 mod guard;
 mod ids;
+mod insert;
 mod memory;
 mod nearest;
 mod produce;

@@ -15,6 +15,7 @@ use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use datafusion::prelude::{DataFrame, SessionConfig};
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
@@ -39,6 +40,7 @@ use super::events_table::EventsTable;
 use super::function_table::FunctionTable;
 use super::groups_table::GroupsRule;
 use super::guard;
+use super::insert::{self, Source};
 use super::memory;
 use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
@@ -78,6 +80,13 @@ struct KnownCatalog {
 /// A statement, parsed.
 #[derive(Clone, Debug)]
 pub struct SqlStatement(DFStatement);
+
+impl SqlStatement {
+    /// True where it writes to the store, which must be open for writing then.
+    pub fn writes(&self) -> bool {
+        insert::is_insert(&self.0)
+    }
+}
 
 impl SqlStatement {
     /// True where it changes a setting.
@@ -352,7 +361,28 @@ impl Inner {
         let settings = self.settings();
         let snapshot = self.store.snapshot()?;
         let context = self.context(snapshot, settings, stop)?;
-        self.run_in(&context, statement).await
+        match insert::source(&statement)? {
+            Some(source) => self.insert(&context, source).await,
+            None => self.run_in(&context, statement).await,
+        }
+    }
+
+    /// Stores the rows of a query as events.
+    async fn insert(&self, context: &Arc<Context>, source: Source) -> Result<SqlAnswer, SqlError> {
+        let query = Statement::Query(Box::new(source.query.clone()));
+        let answer = self
+            .run_in(context, DFStatement::Statement(Box::new(query)))
+            .await?;
+        let stored =
+            insert::store(&self.store, context, &source, answer.schema, answer.rows).await?;
+        let schema = insert::answer_schema();
+        let batches =
+            RecordBatchStreamAdapter::new(Arc::clone(&schema), futures::stream::iter([Ok(stored)]));
+        let stop = Arc::new(context.stop.child());
+        Ok(SqlAnswer {
+            schema,
+            rows: SqlRows::begin(Box::pin(batches), context, &stop),
+        })
     }
 
     fn context(
@@ -613,8 +643,8 @@ fn plain_text(expr: &datafusion::sql::sqlparser::ast::Expr) -> String {
 
 fn refused(files: bool) -> SqlError {
     SqlError::of(match files {
-        true => "only queries, EXPLAIN, COPY and SET can be run here",
-        false => "only queries, EXPLAIN and SET can be run here",
+        true => "only queries, EXPLAIN, COPY, SET and INSERT INTO events can be run here",
+        false => "only queries, EXPLAIN, SET and INSERT INTO events can be run here",
     })
 }
 

@@ -681,3 +681,87 @@ fn long_chains_are_answered_or_refused() {
     let error = fixture.error(&format!("SELECT 1 FROM {}", tables.join(", ")));
     assert!(error.contains("more than 64 tables"), "{error}");
 }
+
+#[test]
+fn rows_become_events() {
+    let fixture = Fixture::new();
+    let sql = "INSERT INTO events (user_id, time, event, price, gift, tags) \
+        SELECT user_id, time + INTERVAL '1 day', 'return', -price, true, make_array('a', product_id) \
+          FROM events WHERE event = 'purchase'";
+    assert_eq!(fixture.rows(sql), ["1|0"]);
+    let sql = "SELECT user_id, price, gift, tags FROM events WHERE event = 'return'";
+    assert_eq!(fixture.rows(sql), ["ann|-50.0|true|[a, shoe]"]);
+    // Ids as numbers, times as text, columns by the names of the query.
+    let sql = "INSERT INTO events SELECT 7 AS user_id, '2024-01-02T03:04:05Z' AS time, 'call' AS event, NULL AS price";
+    assert_eq!(fixture.rows(sql), ["1|0"]);
+    let sql = "SELECT user_id, time, price FROM events WHERE event = 'call'";
+    assert_eq!(fixture.rows(sql), ["7|2024-01-02T03:04:05Z|"]);
+    assert_eq!(
+        fixture.rows("SELECT user_id FROM users WHERE did('call')"),
+        ["7"]
+    );
+}
+
+#[test]
+fn messages_are_inserted_once() {
+    let fixture = Fixture::new();
+    let sql = "INSERT INTO events (user_id, time, event, message_id) \
+        VALUES ('ann', TIMESTAMP '2024-01-05', 'call', 'm1'), ('bob', TIMESTAMP '2024-01-05', 'call', 'm2')";
+    assert_eq!(fixture.rows(sql), ["2|0"]);
+    assert_eq!(fixture.rows(sql), ["0|2"]);
+    assert_eq!(
+        fixture.rows("SELECT count(*) FROM events WHERE event = 'call'"),
+        ["2"]
+    );
+}
+
+#[test]
+fn an_insert_with_a_wrong_row_stores_nothing() {
+    let fixture = Fixture::new();
+    let refused = [
+        (
+            "INSERT INTO events (user_id, time, event) VALUES ('ann', now(), 'call'), (NULL, now(), 'call')",
+            "row 2: `user_id` is null; nothing was stored",
+        ),
+        (
+            "INSERT INTO events (user_id, time, event) VALUES ('ann', 'noon', 'call')",
+            "which is no point in time",
+        ),
+        (
+            "INSERT INTO events (user_id, time, event) VALUES ('', now(), 'call')",
+            "nothing was stored",
+        ),
+        (
+            "INSERT INTO events (user_id, time) VALUES ('ann', now())",
+            "needs a column `event`",
+        ),
+        (
+            "INSERT INTO events (user_id, time, event) SELECT 'ann', now()",
+            "names 3 columns, its query has 2",
+        ),
+        (
+            "INSERT INTO events (user_id, time, event, x) SELECT 'ann', now(), 'call', INTERVAL '1 day'",
+            "`x` is of type",
+        ),
+        (
+            "INSERT INTO users (user_id) VALUES ('ann')",
+            "only `events` takes rows",
+        ),
+        (
+            "INSERT INTO events (user_id, time, event) VALUES ('ann', now(), 'call') RETURNING *",
+            "and nothing else",
+        ),
+    ];
+    for (sql, told) in refused {
+        let error = fixture.error(sql);
+        assert!(error.contains(told), "{sql}: {error}");
+    }
+    assert_eq!(fixture.rows("SELECT count(*) FROM events"), ["7"]);
+    let (store, directory) = Fixture::store();
+    drop(store);
+    let reader = Store::builder(directory.path()).read_only().open().unwrap();
+    let reader = Fixture::over(reader, directory);
+    let error =
+        reader.error("INSERT INTO events SELECT 'ann' AS user_id, now() AS time, 'x' AS event");
+    assert!(error.contains("open for reading only"), "{error}");
+}

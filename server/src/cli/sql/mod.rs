@@ -93,6 +93,7 @@ impl SqlArgs {
                 source,
             })?;
         let mut asker = Asker {
+            store: self.store.clone(),
             session,
             runtime,
             format: self.format,
@@ -138,6 +139,7 @@ impl SqlArgs {
 
 /// Asks statements and writes their answers.
 struct Asker {
+    store: PathBuf,
     session: Session,
     runtime: Runtime,
     format: Format,
@@ -153,12 +155,22 @@ impl Asker {
         Ok(())
     }
 
+    /// A session that may write. The store is locked as long as its statement and rows live, so that
+    /// others may write between statements.
+    fn writer(&self) -> Result<Session, CliError> {
+        let store = Store::builder(&self.store).existing().open()?;
+        Ok(Session::new(store).with_settings(self.session.settings()))
+    }
+
     /// Asks one statement. Interrupting the program stops it.
     fn ask(&self, statement: SqlStatement) -> Result<(), CliError> {
         let begun = Instant::now();
         let rows = self.runtime.block_on(async {
             let asked = async {
-                let answer = self.session.run(statement).await?;
+                let answer = match statement.writes() {
+                    true => self.writer()?.run(statement).await?,
+                    false => self.session.run(statement).await?,
+                };
                 output::write(answer, self.format).await
             };
             tokio::select! {
