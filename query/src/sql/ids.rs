@@ -4,32 +4,36 @@ use std::sync::Arc;
 
 use arrow_array::ArrayRef;
 use arrow_array::builder::StringViewBuilder;
+use pugmark_engine::UserKey;
 use pugmark_engine::dictionary::DictionarySnapshot;
 
 use crate::exec::QueryError;
 
-/// The ids of `ordinals`, in their order; NULL where one was erased.
+/// The ids of `ordinals`, in their order; NULL where one was erased. Neighbours that are the same
+/// are looked up once.
 pub(super) fn id_array(
     dictionary: &DictionarySnapshot,
     ordinals: &[u32],
 ) -> Result<ArrayRef, QueryError> {
     let mut ids = StringViewBuilder::with_capacity(ordinals.len());
-    let mut next = 0;
-    dictionary.with_ids(ordinals.iter().copied(), |ordinal, key| {
+    let mut stretches = ordinals.chunk_by(|left, right| left == right).peekable();
+    let mut digits = itoa::Buffer::new();
+    let different = ordinals.chunk_by(|left, right| left == right);
+    dictionary.with_ids(different.map(|same| same[0]), |ordinal, key| {
         // Erased ids are passed over.
-        while ordinals
-            .get(next)
-            .is_some_and(|&expected| expected != ordinal)
-        {
-            ids.append_null();
-            next += 1;
+        while let Some(erased) = stretches.next_if(|same| same[0] != ordinal) {
+            erased.iter().for_each(|_| ids.append_null());
         }
-        ids.append_value(key.text());
-        next += 1;
+        let text = match key {
+            UserKey::Int(number) => digits.format(number),
+            UserKey::Text(text) => text,
+        };
+        for _ in stretches.next().unwrap_or_default() {
+            ids.append_value(text);
+        }
     })?;
-    while next < ordinals.len() {
-        ids.append_null();
-        next += 1;
+    for erased in stretches {
+        erased.iter().for_each(|_| ids.append_null());
     }
     Ok(Arc::new(ids.finish()))
 }
