@@ -147,7 +147,7 @@ fn fail_everywhere(steps: Vec<Step>, options: Options, every: u64) {
 
 #[test]
 fn at_every_operation() {
-    let (scripts, every) = if is_long() { (20, 1) } else { (1, 2) };
+    let (scripts, every) = if is_long() { (4, 1) } else { (1, 2) };
     for script in 0..scripts {
         let steps = Script::new(script, "u", true).take(40).collect();
         fail_everywhere(steps, quiet_options(&HandClock::at(START)), every);
@@ -156,7 +156,7 @@ fn at_every_operation() {
 
 #[test]
 fn at_every_operation_with_background_work() {
-    let (scripts, every) = if is_long() { (20, 1) } else { (1, 3) };
+    let (scripts, every) = if is_long() { (4, 1) } else { (1, 3) };
     for script in 50..50 + scripts {
         let steps = Script::new(script, "u", true).take(40).collect();
         let options = Options {

@@ -137,7 +137,7 @@ fn cut_everywhere(workload: &Workload, seeds: u64) -> u64 {
 
 #[test]
 fn at_every_operation() {
-    let (scripts, seeds) = if is_long() { (40, 25) } else { (1, 2) };
+    let (scripts, seeds) = if is_long() { (12, 10) } else { (1, 2) };
     let tried: u64 = (0..scripts)
         .map(|script| cut_everywhere(&Workload::quiet(script), seeds))
         .sum();
@@ -147,7 +147,7 @@ fn at_every_operation() {
 /// Operations have no fixed order here, so each number cuts off something else in each run.
 #[test]
 fn at_every_operation_with_background_work() {
-    let (scripts, seeds) = if is_long() { (40, 25) } else { (1, 1) };
+    let (scripts, seeds) = if is_long() { (8, 5) } else { (1, 1) };
     for script in 100..100 + scripts {
         cut_everywhere(&Workload::busy(script), seeds);
     }
@@ -156,7 +156,7 @@ fn at_every_operation_with_background_work() {
 /// The second crash comes while the store is being opened after the first.
 #[test]
 fn in_the_middle_of_recovery() {
-    let rounds = if is_long() { 5_000 } else { 60 };
+    let rounds = if is_long() { 1_000 } else { 60 };
     let workload = Workload::quiet(7);
     let operations = workload.operations();
     let mut dice = Dice::new(1);

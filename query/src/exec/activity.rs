@@ -153,6 +153,11 @@ impl Executor {
             .iter()
             .map(|activity| activity.periods.len())
             .sum();
+        // What is found, and as much to compute with. Reading rows takes less.
+        let set_bytes = 2 * sets * (CONTAINER_BITS / 8);
+        if self.threads().saturating_mul(set_bytes) > control.room() / 2 {
+            return Ok(None);
+        }
         let begin = || (Worker::new(&control), control.reservation(), S::default());
         let states = morsel::run(
             &containers(&activities)?,
@@ -161,8 +166,7 @@ impl Executor {
             begin,
             |(worker, memory, sum), morsel| {
                 worker.reserve()?;
-                // What is found, and as much to compute with.
-                memory.at_least(2 * sets * (CONTAINER_BITS / 8) + byte_len(sum))?;
+                memory.at_least(set_bytes + byte_len(sum))?;
                 let within = match &users {
                     Some(users) => users.users(morsel, worker)?,
                     None => Words::of_range(morsel.lows.clone()),

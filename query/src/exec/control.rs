@@ -154,6 +154,11 @@ impl Control {
         }
     }
 
+    /// Bytes that are free.
+    pub(crate) fn room(&self) -> usize {
+        self.memory.limit().saturating_sub(self.memory.used())
+    }
+
     /// Fails where the query must stop. Cheap enough for every few thousand users.
     pub(crate) fn check(&self) -> Result<(), QueryError> {
         if self.cancel.is_cancelled() || self.failed.load(Ordering::Relaxed) {

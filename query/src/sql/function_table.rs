@@ -53,9 +53,10 @@ impl TableProvider for FunctionTable {
             Some(projection) => Arc::new(self.schema.project(projection)?),
             None => Arc::clone(&self.schema),
         };
+        let names = schema.fields().iter().map(|field| field.name().as_str());
         let producer = FunctionProducer {
             context: Arc::clone(&self.context),
-            question: self.question.clone(),
+            question: self.question.clone().only(names),
             projection: projection.cloned(),
             schema,
         };

@@ -16,7 +16,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::Transformed;
-use datafusion::common::{Column, Result};
+use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::utils::split_conjunction;
@@ -194,13 +194,7 @@ impl GroupsRule {
         if !of_time || func.name() != "date_trunc" || self.context.settings.zone != Zone::UTC {
             return None;
         }
-        let unit = match unit.to_string().to_ascii_lowercase().as_str() {
-            "hour" => CalendarUnit::Hour,
-            "day" => CalendarUnit::Day,
-            "week" => CalendarUnit::Week,
-            "month" => CalendarUnit::Month,
-            _ => return None,
-        };
+        let unit = truncated_to(unit)?;
         totals.by_period = Some(unit);
         Some(Told::Period)
     }
@@ -276,6 +270,16 @@ impl GroupsRule {
             totals.numbers.len() - 1
         });
         Some(Told::Number(place, measure))
+    }
+}
+
+fn truncated_to(unit: &ScalarValue) -> Option<CalendarUnit> {
+    match unit.to_string().to_ascii_lowercase().as_str() {
+        "hour" => Some(CalendarUnit::Hour),
+        "day" => Some(CalendarUnit::Day),
+        "week" => Some(CalendarUnit::Week),
+        "month" => Some(CalendarUnit::Month),
+        _ => None,
     }
 }
 

@@ -555,6 +555,10 @@ fn groups_equal_aggregates_of_rows() {
             true,
         ),
         (
+            "SELECT date_bin(INTERVAL '3 days', time), count(*) FROM events GROUP BY 1 ORDER BY 1",
+            false,
+        ),
+        (
             "SELECT product_id, count(DISTINCT user_id) FROM events GROUP BY 1 ORDER BY 1",
             false,
         ),

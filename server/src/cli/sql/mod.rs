@@ -78,6 +78,8 @@ enum Format {
     Json,
     /// An object a line
     Ndjson,
+    /// A Parquet file; of one statement
+    Parquet,
 }
 
 impl SqlArgs {
@@ -149,7 +151,13 @@ struct Asker {
 impl Asker {
     /// Asks the statements of a text, one after the other, until one fails.
     fn ask_all(&self, text: &str) -> Result<(), CliError> {
-        for statement in Session::parse(text)? {
+        let statements = Session::parse(text)?;
+        if self.format == Format::Parquet && statements.len() > 1 {
+            return Err(CliError::Stopped(
+                "a Parquet file holds the answer to one statement",
+            ));
+        }
+        for statement in statements {
             self.ask(statement)?;
         }
         Ok(())

@@ -1,6 +1,6 @@
-//! Rows as text.
+//! Rows as text, or as a Parquet file.
 
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::path::PathBuf;
 
 use arrow_array::RecordBatch;
@@ -8,6 +8,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_schema::{ArrowError, DataType, SchemaRef};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use futures::StreamExt;
+use parquet::arrow::ArrowWriter;
 use pugmark_query::sql::SqlAnswer;
 
 use super::super::CliError;
@@ -57,6 +58,8 @@ enum Sink {
     Csv(Box<arrow_csv::Writer<Out>>),
     Json(arrow_json::ArrayWriter<Out>),
     Ndjson(arrow_json::LineDelimitedWriter<Out>),
+    /// None where there is no column.
+    Parquet(Option<Box<ArrowWriter<Out>>>),
 }
 
 impl Sink {
@@ -77,6 +80,17 @@ impl Sink {
             }
             Format::Json => Self::Json(json().build(out)),
             Format::Ndjson => Self::Ndjson(json().build(out)),
+            Format::Parquet if std::io::stdout().is_terminal() => {
+                let what = "a Parquet file is not for a terminal; write `> answer.parquet` behind the command";
+                return Err(ArrowError::IoError(
+                    what.to_owned(),
+                    std::io::Error::other(what),
+                ));
+            }
+            Format::Parquet => Self::Parquet(match schema.fields().is_empty() {
+                true => None,
+                false => Some(Box::new(ArrowWriter::try_new(out, schema, None)?)),
+            }),
         })
     }
 
@@ -100,6 +114,8 @@ impl Sink {
             Self::Csv(writer) => writer.write(&flat(batch)?),
             Self::Json(writer) => writer.write(batch),
             Self::Ndjson(writer) => writer.write(batch),
+            Self::Parquet(Some(writer)) => Ok(writer.write(batch)?),
+            Self::Parquet(None) => Ok(()),
         }
     }
 
@@ -126,6 +142,8 @@ impl Sink {
                 writer.finish()?;
                 Ok(writer.into_inner().flush()?)
             }
+            Self::Parquet(Some(writer)) => Ok(writer.into_inner()?.flush()?),
+            Self::Parquet(None) => Ok(()),
         }
     }
 }
