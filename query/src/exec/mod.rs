@@ -70,7 +70,8 @@ pub(crate) mod table_scan;
 mod tests;
 #[cfg(feature = "sql")]
 pub(crate) mod totals;
-#[cfg(all(test, feature = "sql"))]
+#[cfg(feature = "sql")]
+#[cfg(test)]
 mod totals_tests;
 mod trail;
 mod traits;

@@ -8,7 +8,7 @@ use pugmark_engine::{BatchBuilder, Clock, Options, Store, Value};
 use super::totals::{Measured, NumberTotal, Sum, TotalRow, Totals};
 use super::uniques::Uniques;
 use super::{Executor, QueryOptions};
-use crate::behaviour::{Condition, TimeRange, any, event, property};
+use crate::behaviour::{TimeRange, any, event, property};
 use crate::zone::{CalendarUnit, Zone};
 
 const HOUR: i64 = MICROS_PER_DAY / 24;
@@ -108,11 +108,10 @@ fn questions() -> Vec<Totals> {
     questions
 }
 
+type Key = (String, i64, Vec<Option<String>>);
+
 /// The events that count, by name, first instant of the period, and texts.
-fn grouped<'e>(
-    totals: &Totals,
-    events: &'e [Event],
-) -> BTreeMap<(String, i64, Vec<Option<String>>), Vec<&'e Event>> {
+fn grouped<'e>(totals: &Totals, events: &'e [Event]) -> BTreeMap<Key, Vec<&'e Event>> {
     let mut by: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for one in events {
         let holds = match &totals.condition {
@@ -268,7 +267,7 @@ fn what_does_not_fit_is_told_before() {
     }
     store.append(batch.finish().unwrap()).unwrap();
     let asked = |name: &str| Totals {
-        condition: Condition::from(any()),
+        condition: any(),
         range: TimeRange {
             first: i64::MIN,
             last: i64::MAX,
