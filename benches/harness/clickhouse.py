@@ -62,10 +62,10 @@ class Engine:
 
     def ask(self, sql):
         """Rows, seconds, seconds of all threads."""
-        before, begun = _cpu_seconds(), time.perf_counter()
+        before, begun = cpu_seconds(), time.perf_counter()
         rows = self.rows(f"{sql} SETTINGS max_threads = {self.threads}")
         seconds = time.perf_counter() - begun
-        return rows, seconds, _cpu_seconds() - before
+        return rows, seconds, cpu_seconds() - before
 
     def bytes_on_disk(self, table):
         return int(self.rows(f"SELECT sum(bytes_on_disk) FROM system.parts WHERE active "
@@ -120,7 +120,8 @@ def make_users_table(engine, layout):
     engine.run(f"OPTIMIZE TABLE {USERS} FINAL")
 
 
-def _cpu_seconds():
+def cpu_seconds():
+    """Seconds that all threads of this process have computed so far."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 

@@ -2,7 +2,7 @@
 
 import time
 
-from harness.clickhouse import COLUMNS, _cpu_seconds
+from harness.clickhouse import COLUMNS, cpu_seconds
 
 
 class Engine:
@@ -11,16 +11,21 @@ class Engine:
     def __init__(self, path, parquet, threads):
         import duckdb
         self.duckdb = duckdb
-        fresh = not path.exists()
-        self.path = path.with_suffix(".unfinished") if fresh else path
-        self.connection = duckdb.connect(str(self.path))
-        self.connection.execute(f"SET threads = {threads}")
-        self.connection.execute("SET TimeZone = 'UTC'")
-        if fresh:
+        self.threads = threads
+        if not path.exists():
+            # Under another name first: a file that is there is whole.
+            unfinished = path.with_suffix(".unfinished")
+            unfinished.unlink(missing_ok=True)
+            self._connect(unfinished)
             self._load(parquet)
-            self.connection.close()
-            self.path.rename(path)
-            self.__init__(path, parquet, threads)
+            self.close()
+            unfinished.rename(path)
+        self._connect(path)
+
+    def _connect(self, path):
+        self.connection = self.duckdb.connect(str(path))
+        self.connection.execute(f"SET threads = {self.threads}")
+        self.connection.execute("SET TimeZone = 'UTC'")
 
     def _load(self, parquet):
         chosen = {"time": "time::TIMESTAMP AS time"}
@@ -33,10 +38,10 @@ class Engine:
 
     def ask(self, sql):
         """Rows, seconds, seconds of all threads."""
-        before, begun = _cpu_seconds(), time.perf_counter()
+        before, begun = cpu_seconds(), time.perf_counter()
         rows = self.connection.execute(sql).fetchall()
         seconds = time.perf_counter() - begun
-        return rows, seconds, _cpu_seconds() - before
+        return rows, seconds, cpu_seconds() - before
 
     def version(self):
         return self.duckdb.__version__

@@ -18,10 +18,13 @@ def enter_venv(chosen):
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     venv = Path(chosen or os.environ.get("PUGMARK_BENCH_VENV") or cache / "pugmark/bench-venv")
     python = venv / "bin/python"
-    if not python.exists():
-        say(f"making {venv} with {', '.join(PINNED)}")
-        subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    pins, installed = " ".join(PINNED), venv / "pugmark-pins"
+    if not (installed.exists() and installed.read_text(encoding="utf-8") == pins):
+        say(f"making {venv} with {pins}")
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
         subprocess.run([python, "-m", "pip", "install", "--quiet", *PINNED], check=True)
+        installed.write_text(pins, encoding="utf-8")
     os.environ["PUGMARK_BENCH_INSIDE"] = "1"
     os.execv(python, [str(python), *sys.argv])
 

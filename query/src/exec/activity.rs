@@ -30,6 +30,7 @@ const MOST_PERIODS: u64 = 400;
 pub(super) struct Activity<'a> {
     /// By number, ascending, without periods that no event can lie in.
     periods: Vec<(i64, Exists<'a>)>,
+    runs: Vec<NameRun<'a>>,
 }
 
 /// What is asked of whom.
@@ -39,6 +40,15 @@ pub(super) struct Asked<'q> {
     pub(super) users: Option<&'q Segment>,
     pub(super) zone: &'q Zone,
     pub(super) unit: CalendarUnit,
+}
+
+/// What periods of this unit are made of: days, which weeks and months begin and end with. Hours are
+/// not, and bitmaps do not tell them.
+pub(super) fn part_of(unit: CalendarUnit) -> CalendarUnit {
+    match unit {
+        CalendarUnit::Hour => CalendarUnit::Hour,
+        CalendarUnit::Day | CalendarUnit::Week | CalendarUnit::Month => CalendarUnit::Day,
+    }
 }
 
 /// Sets of users by the number of a period, ascending.
@@ -61,6 +71,7 @@ impl<'a> Activity<'a> {
         let (Some(first), Some(last)) = (first, last) else {
             return Ok(Some(Self {
                 periods: Vec::new(),
+                runs: Vec::new(),
             }));
         };
         let number = |micros| asked.zone.number(asked.unit, micros);
@@ -83,15 +94,8 @@ impl<'a> Activity<'a> {
                 periods.push((number, exists));
             }
         }
-        Ok(Some(Self { periods }))
-    }
-
-    fn runs(&self) -> impl Iterator<Item = NameRun<'a>> {
-        let scans = self
-            .periods
-            .iter()
-            .flat_map(|(_, exists)| &exists.scan.runs);
-        scans.map(|scan| scan.run)
+        let runs = scan.runs.iter().map(|scan| scan.run).collect();
+        Ok(Some(Self { periods, runs }))
     }
 
     /// Those of `within` who are active, by period; periods without anybody are left out.
@@ -184,7 +188,7 @@ impl Executor {
 /// The containers that have users, whole: their sets are made together.
 fn containers(activities: &[Activity<'_>]) -> Result<Vec<Morsel>, Corruption> {
     let mut rows: BTreeMap<u16, u64> = BTreeMap::new();
-    for run in activities.iter().flat_map(Activity::runs) {
+    for run in activities.iter().flat_map(|activity| &activity.runs) {
         for (key, users) in run.users()?.keys() {
             *rows.entry(key).or_default() += u64::from(users);
         }

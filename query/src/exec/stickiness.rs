@@ -6,9 +6,8 @@ use pugmark_engine::bitmap::Words;
 use pugmark_engine::time::MICROS_PER_DAY;
 
 use crate::behaviour::{Notices, Stickiness, StickinessResult, StickinessRow};
-use crate::zone::CalendarUnit;
 
-use super::activity::{Asked as Activities, ByPeriod};
+use super::activity::{Asked as Activities, ByPeriod, part_of};
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
 use super::periods::{ENTRY_BYTES, Periods, added_up};
@@ -164,10 +163,7 @@ impl Executor {
             users: reads.users,
             zone: &stickiness.zone,
             // Of which all other units are made; weeks end in the midst of months.
-            unit: match stickiness.unit {
-                CalendarUnit::Hour => CalendarUnit::Hour,
-                _ => CalendarUnit::Day,
-            },
+            unit: part_of(stickiness.unit),
         };
         let by_bitmaps = self.by_activity(
             &active,

@@ -30,7 +30,7 @@ use super::context::Context;
 use super::events_table::{EventsTable, split_range};
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
 use crate::behaviour::{Condition, TimeSpec, any};
-use crate::exec::totals::{Measured, NumberTotal, Total, TotalRow, Totals};
+use crate::exec::totals::{Measured, NumberTotal, Sum, Total, TotalRow, Totals};
 use crate::exec::uniques::Uniques;
 use crate::zone::{CalendarUnit, Zone};
 
@@ -239,7 +239,10 @@ impl GroupsRule {
             ("max", false, Some(column)) => self.number(column, Measure::Greatest, totals),
             ("avg", false, column) => {
                 let inner = match argument {
-                    Expr::Cast(cast) => column_name(&cast.expr),
+                    // The cast that the average of whole numbers makes, and no other.
+                    Expr::Cast(cast) if *cast.field.data_type() == DataType::Float64 => {
+                        column_name(&cast.expr)
+                    }
                     _ => column,
                 };
                 self.number(inner?, Measure::Mean, totals)
@@ -487,46 +490,56 @@ impl GroupsProducer {
             Told::Last => times(&|(row, _)| if_any(&row.total, row.total.last)),
             Told::Number(number, measure) => {
                 let numbers = rows.iter().map(|(row, _)| row.total.numbers[number]);
-                number_array(measure, numbers)
+                let whole = self.asked.totals.numbers[number].whole;
+                number_array(measure, whole, numbers)
             }
         }
     }
 }
 
-/// A measure of each group's numbers; null where there are none, but for their count.
-fn number_array(measure: Measure, numbers: impl Iterator<Item = NumberTotal> + Clone) -> ArrayRef {
-    let (mut whole, mut floats) = (Vec::new(), Vec::new());
-    for number in numbers {
-        match number {
-            NumberTotal::Whole(sum) => {
-                let any = |value| (sum.count > 0).then_some(value);
-                match measure {
-                    Measure::Count => whole.push(Some(sum.count as i64)),
-                    Measure::Sum => whole.push(any(sum.sum)),
-                    Measure::Least => whole.push(any(sum.least)),
-                    Measure::Greatest => whole.push(any(sum.greatest)),
-                    Measure::Mean => {
-                        let mean = sum.float_sum / sum.count as f64;
-                        floats.push((sum.count > 0).then_some(mean));
-                    }
-                }
-            }
-            NumberTotal::Float(sum) => {
-                let any = |value| (sum.count > 0).then_some(value);
-                match measure {
-                    Measure::Count => whole.push(Some(sum.count as i64)),
-                    Measure::Sum => floats.push(any(sum.sum)),
-                    Measure::Least => floats.push(any(sum.least)),
-                    Measure::Greatest => floats.push(any(sum.greatest)),
-                    Measure::Mean => floats.push(any(sum.sum / sum.count as f64)),
-                }
-            }
-        }
+/// A measure of each group's numbers, whole ones or floats; null where there are none, but for
+/// their count.
+fn number_array(
+    measure: Measure,
+    whole: bool,
+    numbers: impl Iterator<Item = NumberTotal>,
+) -> ArrayRef {
+    match measure {
+        Measure::Count => Arc::new(Int64Array::from_iter_values(numbers.map(|number| {
+            let count = match number {
+                NumberTotal::Whole(sum) => sum.count,
+                NumberTotal::Float(sum) => sum.count,
+            };
+            i64::try_from(count).unwrap_or(i64::MAX)
+        }))),
+        Measure::Mean => Arc::new(Float64Array::from_iter(numbers.map(|number| {
+            let (sum, count) = match number {
+                NumberTotal::Whole(sum) => (sum.float_sum, sum.count),
+                NumberTotal::Float(sum) => (sum.float_sum, sum.count),
+            };
+            (count > 0).then_some(sum / count as f64)
+        }))),
+        _ if whole => Arc::new(Int64Array::from_iter(numbers.map(|number| match number {
+            NumberTotal::Whole(sum) => part_of(measure, &sum),
+            NumberTotal::Float(_) => None,
+        }))),
+        _ => Arc::new(Float64Array::from_iter(numbers.map(
+            |number| match number {
+                NumberTotal::Float(sum) => part_of(measure, &sum),
+                NumberTotal::Whole(_) => None,
+            },
+        ))),
     }
-    match floats.is_empty() {
-        true => Arc::new(Int64Array::from(whole)),
-        false => Arc::new(Float64Array::from(floats)),
-    }
+}
+
+fn part_of<T: Copy>(measure: Measure, sum: &Sum<T>) -> Option<T> {
+    let part = match measure {
+        Measure::Sum => sum.sum,
+        Measure::Least => sum.least,
+        Measure::Greatest => sum.greatest,
+        Measure::Count | Measure::Mean => return None,
+    };
+    (sum.count > 0).then_some(part)
 }
 
 impl Producer for GroupsProducer {

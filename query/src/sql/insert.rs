@@ -9,7 +9,7 @@ use arrow_array::{Array, ArrayRef, Int64Array, RecordBatch};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::ScalarValue;
 use datafusion::sql::parser::Statement as DFStatement;
-use datafusion::sql::sqlparser::ast::{Insert, Query, Spanned, Statement, TableObject};
+use datafusion::sql::sqlparser::ast::{Insert, ObjectName, Query, Spanned, Statement, TableObject};
 use futures::TryStreamExt;
 use pugmark_engine::{BatchBuilder, EventBatch, Store, UserKey, Value, WriteError};
 
@@ -50,7 +50,7 @@ pub(super) fn source(statement: &DFStatement) -> Result<Option<Source>, SqlError
     };
     let refused = |what: &str| Err(SqlError::at(insert.table.span(), what.to_owned()));
     let is_events = matches!(&insert.table, TableObject::TableName(name)
-        if name.to_string().trim_matches('"').eq_ignore_ascii_case("events"));
+        if plain_name(name).eq_ignore_ascii_case("events"));
     if !is_events {
         return refused("only `events` takes rows: INSERT INTO events SELECT …");
     }
@@ -68,11 +68,17 @@ pub(super) fn source(statement: &DFStatement) -> Result<Option<Source>, SqlError
     };
     Ok(Some(Source {
         query: (**query).clone(),
-        columns: columns
-            .iter()
-            .map(|column| column.to_string().trim_matches('"').to_owned())
-            .collect(),
+        columns: columns.iter().map(plain_name).collect(),
     }))
+}
+
+/// A name without the quotes that its parts may stand in.
+fn plain_name(column: &ObjectName) -> String {
+    let parts = column.0.iter().filter_map(|part| part.as_ident());
+    parts
+        .map(|part| part.value.as_str())
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// Which column is what.

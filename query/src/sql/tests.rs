@@ -559,6 +559,14 @@ fn groups_equal_aggregates_of_rows() {
             false,
         ),
         (
+            "SELECT event, avg(price), sum(price), max(price), count(price) FROM events WHERE event = 'nobody' GROUP BY event",
+            true,
+        ),
+        (
+            "SELECT event, avg(CAST(price AS BIGINT)) AS whole, avg(CAST(price AS REAL)) AS short FROM events GROUP BY 1 ORDER BY 1",
+            false,
+        ),
+        (
             "SELECT product_id, count(DISTINCT user_id) FROM events GROUP BY 1 ORDER BY 1",
             false,
         ),

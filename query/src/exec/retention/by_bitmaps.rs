@@ -14,7 +14,7 @@ use roaring::RoaringBitmap;
 use super::{Cohorts, ENTRY_BYTES, Own, RETURNS, START};
 use crate::behaviour::{Notices, Retention, ReturnMode, Segment};
 use crate::exec::Executor;
-use crate::exec::activity::{Asked, ByPeriod};
+use crate::exec::activity::{Asked, ByPeriod, part_of};
 use crate::exec::control::QueryError;
 use crate::exec::each_user::{Fold, Reads, UserHistory};
 use crate::zone::CalendarUnit;
@@ -203,10 +203,7 @@ impl Executor {
             range: reads.range,
             users: reads.users,
             zone: &retention.zone,
-            unit: match retention.period {
-                CalendarUnit::Hour => CalendarUnit::Hour,
-                _ => CalendarUnit::Day,
-            },
+            unit: part_of(retention.period),
         };
         let add = |sum: &mut Sum, key, found: &[ByPeriod]| sum.add(retention, key, found);
         let Some(sums) = self.by_activity(&asked, add, Sum::byte_len)? else {
