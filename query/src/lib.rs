@@ -40,8 +40,8 @@ pub use behaviour::{
     Affinity, AffinityResult, AffinityRow, Attribution, AttributionModel, Condition, Did,
     Experiment, Funnel, Lifecycle, Literal, Operand, PathDirection, PathPer, PathRow, Paths,
     PathsResult, Retention, Rfm, Segment, SessionRow, Sessions, SessionsResult, Span, Stickiness,
-    Trail, TrailRow, any, days, did, event, event_name, everyone, hours, minutes, not, property,
-    seconds, step, time, timestamp, user_trait, users,
+    Trail, TrailRow, any, computed, days, did, event, event_name, everyone, hours, minutes, not,
+    property, seconds, step, time, timestamp, user_trait, users,
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{

@@ -8,8 +8,8 @@ use pugmark_engine::Value;
 
 use crate::behaviour::{
     Aggregate, Attribute, Comparison, Condition, Did, Entries, Funnel, FunnelMode, Literal,
-    Operand, Segment, TextTest, TimeSpec, any as any_event, did, event, event_name, micros,
-    property, step, time, timestamp, user_trait,
+    Operand, Segment, TextTest, TimeSpec, any as any_event, computed, did, event, event_name,
+    micros, property, step, time, timestamp, user_trait,
 };
 use crate::model::{ModelEvent, ModelStore};
 use crate::zone::{CalendarUnit, Zone};
@@ -112,12 +112,32 @@ pub(crate) fn present() -> impl Strategy<Value = i64> {
 }
 
 fn operand() -> impl Strategy<Value = Operand> {
+    prop_oneof![6 => stored_operand(), 1 => computed_of(stored_operand())]
+}
+
+fn stored_operand() -> impl Strategy<Value = Operand> {
     prop_oneof![
         3 => select(vec!["p", "q", "r", "none"]).prop_map(property),
         1 => Just(event_name()),
         1 => Just(time()),
         1 => select(vec!["t", "u"]).prop_map(user_trait),
     ]
+}
+
+/// The first of several operands that an event has, or their texts in a row.
+pub(crate) fn computed_of(
+    stored: impl Strategy<Value = Operand>,
+) -> impl Strategy<Value = Operand> {
+    let first = |of: &[Option<Value>]| of.iter().flatten().next().cloned();
+    let joined = |of: &[Option<Value>]| {
+        let scalars = of.iter().flatten().flat_map(Value::scalars);
+        let texts = scalars.map(|scalar| scalar.canonical_text().into_owned());
+        Some(Value::Text(texts.collect::<Vec<_>>().join("+"))).filter(|text| *text != "".into())
+    };
+    (vec(stored, 1..3), prop::bool::ANY).prop_map(move |(inputs, is_first)| match is_first {
+        true => computed("first", inputs, first),
+        false => computed("joined", inputs, joined),
+    })
 }
 
 fn literal() -> impl Strategy<Value = Literal> {
@@ -283,15 +303,14 @@ pub(crate) fn funnel() -> impl Strategy<Value = Funnel> {
         Entries::First,
         Entries::Every,
     ]);
-    let by = option::weighted(
-        0.4,
-        select(vec![
-            property("p"),
-            property("r"),
-            user_trait("t"),
-            event_name(),
-        ]),
-    );
+    let by = select(vec![
+        property("p"),
+        property("r"),
+        user_trait("t"),
+        event_name(),
+    ]);
+    let by = prop_oneof![4 => by.clone(), 1 => computed_of(by)];
+    let by = option::weighted(0.4, by);
     let attribute = option::of(select(vec![Attribute::First, Attribute::Last]));
     let bucket = option::weighted(0.3, select(vec![CalendarUnit::Hour, CalendarUnit::Day]));
     (

@@ -13,7 +13,7 @@ use pugmark_tests::fuzzing::{RUN, TARGETS};
 use pugmark_tests::history::{HandClock, Script, Step, open, quiet_options};
 
 fn corpora() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus")
+    PathBuf::from("../fuzz/corpus")
 }
 
 #[test]

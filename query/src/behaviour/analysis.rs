@@ -137,7 +137,8 @@ impl Condition {
         }
     }
 
-    /// What remains of this for events named `name`: nothing that looks at the name.
+    /// What remains of this for events named `name`: nothing that looks at the name, expressions
+    /// over it apart.
     pub fn for_event(&self, name: &str) -> Self {
         let text = Scalar::Text(name);
         match self {
@@ -214,6 +215,13 @@ impl Condition {
 }
 
 impl Reads {
+    /// What an operand looks at.
+    pub(crate) fn of(operand: &Operand) -> Self {
+        let mut reads = Self::default();
+        reads.add(operand);
+        reads
+    }
+
     fn add(&mut self, operand: &Operand) {
         match operand {
             Operand::EventName => self.event_name = true,
@@ -223,6 +231,9 @@ impl Reads {
             }
             Operand::Trait(name) => {
                 self.traits.insert(name.clone());
+            }
+            Operand::Computed(computed) => {
+                computed.inputs().iter().for_each(|input| self.add(input));
             }
         }
     }

@@ -8,6 +8,7 @@
 //! assert_eq!(condition.names().only(), Some("view"));
 //! ```
 
+use super::computed::Computed;
 use super::literal::Literal;
 use super::pattern::Pattern;
 use crate::error::Invalid;
@@ -38,6 +39,8 @@ pub enum Operand {
     Property(String),
     /// A trait of the event's user, as of the question's present.
     Trait(String),
+    /// What a function makes of others.
+    Computed(Computed),
 }
 
 /// How two values must stand to each other.
@@ -347,6 +350,29 @@ impl Condition {
 }
 
 impl Comparison {
+    /// The same with its sides exchanged.
+    pub fn mirrored(self) -> Self {
+        match self {
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            same => same,
+        }
+    }
+
+    /// The one that holds where this does not, of values that compare.
+    pub fn contrary(self) -> Self {
+        match self {
+            Self::Equal => Self::NotEqual,
+            Self::NotEqual => Self::Equal,
+            Self::Less => Self::GreaterOrEqual,
+            Self::LessOrEqual => Self::Greater,
+            Self::Greater => Self::LessOrEqual,
+            Self::GreaterOrEqual => Self::Less,
+        }
+    }
+
     /// True where a value that stands so to the literal satisfies the comparison.
     pub fn accepts(self, ordering: std::cmp::Ordering) -> bool {
         match self {

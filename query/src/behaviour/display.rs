@@ -15,6 +15,7 @@ impl fmt::Display for Operand {
             Self::Time => out.write_str("time"),
             Self::Property(name) => out.write_str(name),
             Self::Trait(name) => write!(out, "users.{name}"),
+            Self::Computed(computed) => write!(out, "{computed}"),
         }
     }
 }
@@ -54,6 +55,12 @@ impl fmt::Display for Condition {
             Self::Constant(Truth::True) => out.write_str("true"),
             Self::Constant(Truth::False) => out.write_str("false"),
             Self::Constant(Truth::Unknown) => out.write_str("NULL"),
+            // A boolean expression is a condition as it stands.
+            Self::Compare {
+                operand: Operand::Computed(computed),
+                comparison: Comparison::Equal,
+                literal: Literal::Bool(true),
+            } => write!(out, "{computed}"),
             Self::Compare {
                 operand,
                 comparison,

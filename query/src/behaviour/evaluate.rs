@@ -2,10 +2,12 @@
 //!
 //! Scans over columns evaluate in bulk elsewhere and must agree with this.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use pugmark_engine::{Scalar, Value};
 
+use super::computed::Computation;
 use super::condition::{Condition, Operand, Truth};
 use super::literal::{Literal, compare};
 
@@ -21,7 +23,8 @@ pub trait EventRow {
     fn user_trait(&self, name: &str) -> Option<&Value>;
 }
 
-/// How many values comparisons could not use for their type, by property or `users.trait`.
+/// How many values comparisons could not use for their type, or could not be computed, by property,
+/// `users.trait` or expression.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skipped {
     counts: BTreeMap<String, u64>,
@@ -33,13 +36,7 @@ impl Skipped {
         if count == 0 {
             return;
         }
-        let name = match operand {
-            Operand::EventName => "event".to_owned(),
-            Operand::Time => "time".to_owned(),
-            Operand::Property(name) => name.clone(),
-            Operand::Trait(name) => format!("users.{name}"),
-        };
-        *self.counts.entry(name).or_default() += count;
+        *self.counts.entry(operand.to_string()).or_default() += count;
     }
 
     /// Adds what another counted.
@@ -89,7 +86,12 @@ impl Condition {
             } => test(operand, row, skipped, |scalar| {
                 Some(text.matches(&scalar.canonical_text()))
             }),
-            Self::IsNull(operand) => Truth::from(scalars(operand, row).next().is_none()),
+            Self::IsNull(operand) => {
+                let (value, failed) = operand_value(operand, row);
+                skipped.add(operand, failed);
+                let is_empty = value.is_none_or(|value| value.scalars().next().is_none());
+                Truth::from(is_empty)
+            }
             Self::And(parts) => parts.iter().fold(Truth::True, |truth, part| {
                 truth.and(part.evaluate(row, skipped))
             }),
@@ -109,8 +111,8 @@ fn test(
     test: impl Fn(Scalar<'_>) -> Option<bool>,
 ) -> Truth {
     let mut truth = None;
-    let mut unusable = 0;
-    for scalar in scalars(operand, row) {
+    let (value, mut unusable) = operand_value(operand, row);
+    for scalar in value.iter().flat_map(|value| value.scalars()) {
         match test(scalar) {
             Some(passes) => truth = Some(truth.unwrap_or(false) || passes),
             None => unusable += 1,
@@ -120,19 +122,24 @@ fn test(
     truth.map_or(Truth::Unknown, Truth::from)
 }
 
-/// The values that a condition on `operand` looks at; none where it is missing.
-pub(crate) fn scalars<'a>(
+/// What an operand is for an event, `None` where it is missing; and 1 where it could not be computed.
+pub(crate) fn operand_value<'a>(
     operand: &Operand,
     row: &'a impl EventRow,
-) -> impl Iterator<Item = Scalar<'a>> {
-    let (own, value) = match operand {
-        Operand::EventName => (Some(Scalar::Text(row.event())), None),
-        Operand::Time => (Some(Scalar::Timestamp(row.time())), None),
-        Operand::Property(name) => (None, row.property(name)),
-        Operand::Trait(name) => (None, row.user_trait(name)),
+) -> (Option<Cow<'a, Value>>, u64) {
+    let value = match operand {
+        Operand::EventName => Some(Cow::Owned(Value::Text(row.event().to_owned()))),
+        Operand::Time => Some(Cow::Owned(Value::Timestamp(row.time()))),
+        Operand::Property(name) => row.property(name).map(Cow::Borrowed),
+        Operand::Trait(name) => row.user_trait(name).map(Cow::Borrowed),
+        Operand::Computed(computed) => {
+            let inputs = computed.inputs().iter();
+            let inputs = inputs.map(|input| operand_value(input, row).0.map(Cow::into_owned));
+            let Computation { mut values, failed } = computed.of_one(inputs.collect());
+            return (values.pop().flatten().map(Cow::Owned), failed);
+        }
     };
-    own.into_iter()
-        .chain(value.into_iter().flat_map(Value::scalars))
+    (value, 0)
 }
 
 impl Literal {

@@ -7,6 +7,7 @@
 mod affinity;
 mod analysis;
 mod attribution;
+mod computed;
 mod condition;
 mod did;
 mod display;
@@ -32,12 +33,16 @@ pub use attribution::{
     Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
     AttributionUsersResult, TouchKey,
 };
+#[cfg(feature = "sql")]
+pub(crate) use computed::Compute;
+pub(crate) use computed::{Computation, Input};
+pub use computed::{Computed, computed};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,
     user_trait,
 };
 pub use did::{Aggregate, AggregateTest, Did, did};
-pub(crate) use evaluate::scalars;
+pub(crate) use evaluate::operand_value;
 pub use evaluate::{EventRow, Skipped};
 pub use experiment::{
     Experiment, ExperimentResult, ExperimentRow, ExperimentUser, ExperimentUsersResult, Variant,

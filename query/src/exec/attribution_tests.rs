@@ -13,6 +13,7 @@ use crate::behaviour::{
     event_name, hours, micros, property, time, user_trait,
 };
 use crate::model::ModelStore;
+use crate::testing::computed_of;
 use crate::{Executor, QueryError, QueryOptions};
 
 /// Conditions that many events satisfy.
@@ -26,12 +27,14 @@ pub(super) fn common() -> impl Strategy<Value = Condition> {
 }
 
 pub(super) fn operand() -> impl Strategy<Value = Operand> {
-    prop_oneof![
+    let stored = prop_oneof![
         6 => select(vec!["item", "price", "tags", "none"]).prop_map(property),
         1 => select(vec!["plan", "age"]).prop_map(user_trait),
         1 => Just(event_name()),
         1 => Just(time()),
-    ]
+    ];
+    let stored = stored.boxed();
+    prop_oneof![8 => stored.clone(), 1 => computed_of(stored)]
 }
 
 pub(super) fn range() -> impl Strategy<Value = TimeSpec> {

@@ -13,8 +13,11 @@ use pugmark_engine::bitmap::Words;
 use pugmark_engine::{Corruption, Scalar, Value};
 use roaring::RoaringBitmap;
 
-use crate::behaviour::{Condition, Notices, Operand, Segment, Skipped, TimeRange, Truth};
+use crate::behaviour::{
+    Condition, Notices, Operand, Reads as OperandReads, Segment, Skipped, TimeRange, Truth,
+};
 
+use super::computed::{bytes_per_event, of_gathered};
 use super::control::{Control, QueryError};
 use super::gather::RowRef;
 use super::morsel::{self, Morsel};
@@ -45,6 +48,8 @@ pub(super) struct UserHistory<'m> {
     /// Bit `i` of an event: it satisfies condition `i`.
     pub(super) masks: &'m [u64],
     rows: &'m [RowRef],
+    /// Place of its first event among the morsel's.
+    first: usize,
     low: u16,
     of: &'m MorselValues<'m>,
 }
@@ -56,6 +61,8 @@ struct MorselValues<'m> {
     traits: &'m TraitTable,
     control: &'m Control,
     readers: RefCell<Vec<ValueReader<'m, 'm>>>,
+    /// For each operand that is an expression, what it comes to for each event.
+    computed: &'m [Vec<Option<Value>>],
 }
 
 /// What is made of the users' events.
@@ -124,6 +131,7 @@ impl UserHistory<'_> {
             Operand::Trait(name) => Ok(self.of.traits.get(name, self.low).cloned()),
             Operand::Time => Ok(Some(Value::Timestamp(self.times[event]))),
             Operand::EventName => Ok(Some(Value::Text(self.name(event)?.into_owned()))),
+            Operand::Computed(_) => Ok(self.of.computed[operand][self.first + event].clone()),
         }
     }
 
@@ -155,13 +163,7 @@ impl UserHistory<'_> {
 
     /// The event's name.
     pub(super) fn name(&self, event: usize) -> Result<Cow<'_, str>, Corruption> {
-        let at = self.rows[event];
-        let run = self.of.scan.runs[at.run as usize].run;
-        if run.is_overflow() {
-            let names = run.overflow_names(at.row..at.row + 1)?;
-            return Ok(Cow::Owned(names.get(0).to_owned()));
-        }
-        Ok(Cow::Borrowed(run.name()))
+        self.of.scan.event_name(self.rows[event])
     }
 }
 
@@ -258,9 +260,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         let scan = Scan::prepare(snapshot, &reads.conditions, reads.range, false);
         let mut traits = scan.traits.clone();
         for operand in &reads.operands {
-            if let Operand::Trait(name) = operand {
-                traits.insert(name.clone());
-            }
+            traits.extend(OperandReads::of(operand).traits);
         }
         let users = reads
             .users
@@ -295,6 +295,19 @@ impl<'a, 'q> Prepared<'a, 'q> {
         } = worker;
         let among = |low| users.contains(low);
         gather.fill(&self.scan, morsel, &among, &traits, steps, false, skipped)?;
+        let mut memory = control.reservation();
+        let mut computed = Vec::with_capacity(self.reads.operands.len());
+        for operand in &self.reads.operands {
+            computed.push(match operand {
+                Operand::Computed(one) => {
+                    memory.grow(gather.rows.len() * bytes_per_event(one))?;
+                    let found = of_gathered(one, &self.scan, gather, &traits)?;
+                    skipped.add(operand, found.failed);
+                    found.values
+                }
+                _ => Vec::new(),
+            });
+        }
         let readers = self.reads.operands.iter().map(|operand| match operand {
             Operand::Property(name) => ValueReader::new(name),
             _ => ValueReader::new(""),
@@ -305,18 +318,20 @@ impl<'a, 'q> Prepared<'a, 'q> {
             traits: &traits,
             control,
             readers: RefCell::new(readers.collect()),
+            computed: &computed,
         };
         for index in 0..gather.users() {
             if index % USERS_BETWEEN_CHECKS == 0 {
                 control.check()?;
             }
             let own = gather.events(index);
-            let low = gather.lows[index];
+            let (low, first) = (gather.lows[index], own.start);
             let history = UserHistory {
                 ordinal: u32::from(morsel.key) << 16 | u32::from(low),
                 times: &gather.times[own.clone()],
                 masks: &gather.masks[own.clone()],
                 rows: &gather.rows[own],
+                first,
                 low,
                 of: &values,
             };

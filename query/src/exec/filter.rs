@@ -9,10 +9,11 @@ use std::ops::Range;
 use pugmark_engine::batch::{Kind, TextColumn};
 use pugmark_engine::codec::{ColumnView, PartView, PropertiesView};
 use pugmark_engine::segment::{NameRun, Times};
-use pugmark_engine::{Corruption, Scalar};
+use pugmark_engine::{Corruption, Scalar, Value};
 
 use crate::behaviour::{
-    Comparison, Condition, Literal, Operand, Skipped, TextTest, Truth, compare,
+    Comparison, Computation, Computed, Condition, Input, Literal, Operand, Skipped, TextTest,
+    Truth, compare,
 };
 
 use super::traits::TraitTable;
@@ -182,7 +183,7 @@ pub(crate) fn evaluate(
             Ok(found)
         }
         Condition::Text { operand, test } => leaf(operand, Leaf::Text(test), rows, skipped),
-        Condition::IsNull(operand) => is_null(operand, rows),
+        Condition::IsNull(operand) => is_null(operand, rows, skipped),
         Condition::And(parts) => {
             let mut found = Truths::all(count, Truth::True);
             for part in parts {
@@ -238,9 +239,51 @@ fn leaf(
                 }
             }
         }
+        Operand::Computed(computed) => {
+            let of = computed_values(computed, rows)?;
+            unusable += of.failed;
+            for (index, value) in of.values.iter().enumerate() {
+                for scalar in value.iter().flat_map(Value::scalars) {
+                    match leaf.verdict(scalar) {
+                        Some(holds) => found.set(index, holds),
+                        None => unusable += 1,
+                    }
+                }
+            }
+        }
     }
     skipped.add(operand, unusable);
     Ok(found)
+}
+
+/// What an expression comes to for each of the rows.
+fn computed_values(computed: &Computed, rows: &Rows<'_>) -> Result<Computation, Corruption> {
+    let inputs = computed.inputs().iter().map(|input| input_of(input, rows));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    computed.compute(&inputs, rows.range.len())
+}
+
+fn input_of<'a>(operand: &Operand, rows: &Rows<'a>) -> Result<Input<'a>, Corruption> {
+    let count = rows.range.len();
+    Ok(match operand {
+        Operand::Property(name) => Input::Rows(rows.properties.get(name)?, rows.range.clone()),
+        Operand::Time => {
+            let times = (0..count).map(|index| rows.times.get(index));
+            Input::Values(times.map(|time| Some(Value::Timestamp(time))).collect())
+        }
+        Operand::EventName => match &rows.names {
+            None => Input::Same(Some(Value::Text(rows.run.name().to_owned()))),
+            Some(names) => {
+                let names = (0..count).map(|index| names.get(index).to_owned());
+                Input::Values(names.map(|name| Some(Value::Text(name))).collect())
+            }
+        },
+        Operand::Trait(name) => {
+            let traits = rows.lows.iter().map(|&low| rows.traits.get(name, low));
+            Input::Values(traits.map(Option::<&Value>::cloned).collect())
+        }
+        Operand::Computed(computed) => Input::Values(computed_values(computed, rows)?.values),
+    })
 }
 
 fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mut u64) {
@@ -466,7 +509,11 @@ fn list_leaf(
     Ok(())
 }
 
-fn is_null(operand: &Operand, rows: &Rows<'_>) -> Result<Truths, Corruption> {
+fn is_null(
+    operand: &Operand,
+    rows: &Rows<'_>,
+    skipped: &mut Skipped,
+) -> Result<Truths, Corruption> {
     let mut found = Truths::all(rows.range.len(), Truth::True);
     let mut present = |index: usize| found.holds[index / 64] &= !(1 << (index % 64));
     match operand {
@@ -481,6 +528,15 @@ fn is_null(operand: &Operand, rows: &Rows<'_>) -> Result<Truths, Corruption> {
         Operand::Trait(name) => {
             for (index, &low) in rows.lows.iter().enumerate() {
                 if rows.traits.has(name, low) {
+                    present(index);
+                }
+            }
+        }
+        Operand::Computed(computed) => {
+            let of = computed_values(computed, rows)?;
+            skipped.add(operand, of.failed);
+            for (index, value) in of.values.iter().enumerate() {
+                if value.iter().flat_map(Value::scalars).next().is_some() {
                     present(index);
                 }
             }

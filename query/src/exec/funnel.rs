@@ -11,7 +11,7 @@ use pugmark_engine::{Corruption, Scalar, Snapshot, Value};
 
 use crate::behaviour::{
     Attribute, ByKey, Condition, Entries, Funnel, FunnelMode, FunnelResult, FunnelTimesRow,
-    FunnelUser, FunnelUsersResult, Notices, Operand, Skipped, Truth,
+    FunnelUser, FunnelUsersResult, Notices, Operand, Reads, Skipped, Truth,
 };
 use crate::kernel::{
     Counted, FunnelPlan, FunnelScratch, Held, Interrupted, Outcome, UserEvents, match_every,
@@ -20,6 +20,7 @@ use crate::kernel::{
 use crate::tally::{FunnelTally, histogram};
 
 use super::Executor;
+use super::computed::{bytes_per_event, of_gathered};
 use super::control::{Control, QueryError};
 use super::gather::{Gather, RowRef};
 use super::memory::Reservation;
@@ -310,8 +311,8 @@ impl<'a> PreparedFunnel<'a> {
         let range = funnel.range.resolve(as_of);
         let scan = Scan::prepare(snapshot, &conditions, range, strict);
         let mut traits = scan.traits.clone();
-        if let Some(Operand::Trait(name)) = &funnel.by {
-            traits.insert(name.clone());
+        if let Some(by) = &funnel.by {
+            traits.extend(Reads::of(by).traits);
         }
         let population = funnel.users.as_ref();
         let population = population.map(|users| PreparedUsers::new(snapshot, users, as_of));
@@ -413,7 +414,17 @@ impl<'a> PreparedFunnel<'a> {
             [] => (Lists::default(), Vec::new()),
             holding => held(&self.scan, gather, holding)?,
         };
-        let reader = MorselReader::new(self, &traits, &held_values, ask.values);
+        let mut expression = worker.control.reservation();
+        let computed = match &self.funnel.by {
+            Some(by @ Operand::Computed(one)) => {
+                expression.grow(gather.rows.len() * bytes_per_event(one))?;
+                let found = of_gathered(one, &self.scan, gather, &traits)?;
+                worker.skipped.add(by, found.failed);
+                found.values
+            }
+            _ => Vec::new(),
+        };
+        let reader = MorselReader::new(self, &traits, &held_values, &computed, ask.values);
         let mut ends = Vec::new();
         for index in 0..gather.users() {
             if index % USERS_BETWEEN_CHECKS == 0 {
@@ -425,6 +436,7 @@ impl<'a> PreparedFunnel<'a> {
                 low,
                 events: self.events(gather, index, &excluded, &lists, &mut ends),
                 rows: &gather.rows[gather.events(index)],
+                first: gather.events(index).start,
             };
             let mut failed = Ok(());
             let emit = |found: Result<Found<'_>, Corruption>| {
@@ -482,6 +494,8 @@ struct User<'m> {
     low: u16,
     events: UserEvents<'m>,
     rows: &'m [RowRef],
+    /// Place of its first event among the morsel's.
+    first: usize,
 }
 
 /// Reads what a morsel's chains carry.
@@ -489,6 +503,8 @@ struct MorselReader<'m> {
     prepared: &'m PreparedFunnel<'m>,
     traits: &'m TraitTable,
     held_values: &'m [Vec<String>],
+    /// What the breakdown is for each event, where it is an expression.
+    computed: &'m [Option<Value>],
     /// Reads the property of the breakdown.
     by: RefCell<ValueReader<'m, 'm>>,
     /// Read the properties that are asked for along the chains.
@@ -500,6 +516,7 @@ impl<'m> MorselReader<'m> {
         prepared: &'m PreparedFunnel<'m>,
         traits: &'m TraitTable,
         held_values: &'m [Vec<String>],
+        computed: &'m [Option<Value>],
         values: &'m [&'m str],
     ) -> Self {
         let by = match &prepared.funnel.by {
@@ -511,6 +528,7 @@ impl<'m> MorselReader<'m> {
             prepared,
             traits,
             held_values,
+            computed,
             by: RefCell::new(ValueReader::new(by)),
             values: RefCell::new(values.collect()),
         }
@@ -600,7 +618,8 @@ impl<'m> MorselReader<'m> {
                 let time = Scalar::Timestamp(user.events.times[event]);
                 Some(time.canonical_text().into_owned())
             }
-            Operand::EventName => Some(self.prepared.event_name(at)?),
+            Operand::EventName => Some(self.prepared.scan.event_name(at)?.into_owned()),
+            Operand::Computed(_) => self.computed[user.first + event].as_ref().and_then(text),
         };
         Ok(Some(value.map_or(ByKey::None, ByKey::Value)))
     }
@@ -640,15 +659,6 @@ impl PreparedFunnel<'_> {
         let elapsed = i128::from(self.as_of) - i128::from(start);
         let within = self.funnel.within;
         within.is_some_and(|within| elapsed < i128::from(within.micros))
-    }
-
-    fn event_name(&self, at: RowRef) -> Result<String, Corruption> {
-        let run = self.scan.runs[at.run as usize].run;
-        if run.is_overflow() {
-            let names = run.overflow_names(at.row..at.row + 1)?;
-            return Ok(names.get(0).to_owned());
-        }
-        Ok(run.name().to_owned())
     }
 }
 

@@ -32,6 +32,7 @@ mod affinity_tests;
 mod attribution;
 #[cfg(test)]
 mod attribution_tests;
+mod computed;
 mod control;
 mod did;
 mod each_user;

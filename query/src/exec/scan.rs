@@ -3,6 +3,7 @@
 //! Prepared once for a query: segments that lie outside the range are pruned, conditions are
 //! simplified by each run's event name, and runs that cannot satisfy any are left out.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
@@ -14,6 +15,7 @@ use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
 
 use super::effort;
 use super::filter::{Rows, evaluate};
+use super::gather::RowRef;
 use super::morsel::Morsel;
 use super::traits::TraitTable;
 
@@ -119,6 +121,18 @@ impl<'a> Scan<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Scan<'_> {
+    /// The name of an event of its runs.
+    pub(crate) fn event_name(&self, at: RowRef) -> Result<Cow<'_, str>, Corruption> {
+        let run = self.runs[at.run as usize].run;
+        if run.is_overflow() {
+            let names = run.overflow_names(at.row..at.row + 1)?;
+            return Ok(Cow::Owned(names.get(0).to_owned()));
+        }
+        Ok(Cow::Borrowed(run.name()))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::behaviour::{
     Operand, PathDirection, PathPer, PathRow, Paths, Segment, SessionRow, Sessions, TimeSpec,
     Trail, any, event, event_name, micros, minutes, property, time, user_trait,
 };
+use crate::testing::computed_of;
 use crate::{Executor, QueryError, QueryOptions};
 
 use super::control::Control;
@@ -36,12 +37,14 @@ pub(super) fn range() -> impl Strategy<Value = TimeSpec> {
 
 /// Anything that can be read of an event.
 pub(super) fn operand() -> impl Strategy<Value = Operand> {
-    prop_oneof![
+    let stored = prop_oneof![
         4 => select(vec!["item", "price", "tags"]).prop_map(property),
         2 => Just(event_name()),
         1 => Just(user_trait("plan")),
         1 => Just(time()),
-    ]
+    ];
+    let stored = stored.boxed();
+    prop_oneof![8 => stored.clone(), 1 => computed_of(stored)]
 }
 
 /// Gaps of nothing, of less and more than a quarter of a day, and just that.

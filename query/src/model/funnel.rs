@@ -6,7 +6,7 @@ use super::chains::{Allowed, Chain, UserEvents};
 use super::{ModelEvent, ModelStore};
 use crate::behaviour::{
     Attribute, ByKey, DEFAULT_TOP, Entries, Funnel, FunnelMode, FunnelResult, FunnelRow,
-    FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices, Operand,
+    FunnelTimesRow, FunnelUser, FunnelUsersResult, Notices, Operand, operand_value,
 };
 use crate::error::Invalid;
 
@@ -314,8 +314,9 @@ impl UserEvents<'_> {
             event: self.event(chain, position)?,
             traits: &self.traits,
         };
-        let texts = crate::behaviour::scalars(operand, &row)
-            .map(|scalar| scalar.canonical_text().into_owned());
+        let (value, _) = operand_value(operand, &row);
+        let scalars = value.iter().flat_map(|value| value.scalars());
+        let texts = scalars.map(|scalar| scalar.canonical_text().into_owned());
         Some(texts.min().map_or(ByKey::None, ByKey::Value))
     }
 }

@@ -38,7 +38,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pugmark_engine::{Scalar, Value};
 
-use crate::behaviour::{Condition, EventRow, Operand, Segment, Skipped, scalars};
+use crate::behaviour::{Condition, EventRow, Operand, Segment, Skipped, operand_value};
 use crate::error::Invalid;
 
 /// One event of the judge's store.
@@ -275,15 +275,18 @@ fn holds(condition: &Condition, event: &ModelEvent, traits: &Traits) -> bool {
 /// The smallest element of an operand's value, as text.
 fn text(operand: &Operand, event: &ModelEvent, traits: &Traits) -> Option<String> {
     let row = Row { event, traits };
-    let texts = scalars(operand, &row).map(|scalar| scalar.canonical_text().into_owned());
+    let (value, _) = operand_value(operand, &row);
+    let scalars = value.iter().flat_map(|value| value.scalars());
+    let texts = scalars.map(|scalar| scalar.canonical_text().into_owned());
     texts.min()
 }
 
 /// The numbers among the elements of an operand's value, added up.
 fn number(operand: &Operand, event: &ModelEvent, traits: &Traits) -> Option<f64> {
     let row = Row { event, traits };
+    let (value, _) = operand_value(operand, &row);
     let mut sum = None;
-    for scalar in scalars(operand, &row) {
+    for scalar in value.iter().flat_map(|value| value.scalars()) {
         let number = match scalar {
             Scalar::I64(number) => number as f64,
             Scalar::F64(number) if !number.is_nan() => number,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ModelEvent, ModelStore, Row, Traits};
 use crate::behaviour::{
-    Operand, PathDirection, PathPer, PathRow, Paths, PathsResult, Skipped, any, scalars,
+    Operand, PathDirection, PathPer, PathRow, Paths, PathsResult, Skipped, any, operand_value,
 };
 use crate::error::Invalid;
 
@@ -100,7 +100,9 @@ pub(super) fn operand_texts(
     traits: &Traits,
 ) -> BTreeSet<String> {
     let row = Row { event, traits };
-    scalars(operand, &row)
+    let (value, _) = operand_value(operand, &row);
+    let scalars = value.iter().flat_map(|value| value.scalars());
+    scalars
         .map(|scalar| scalar.canonical_text().into_owned())
         .collect()
 }

@@ -41,18 +41,24 @@ impl Constants<'_> {
         if has_columns {
             return Ok(None);
         }
+        Ok(match self.simplified(expr.clone(), &DFSchema::empty())? {
+            Expr::Literal(value, _) => Some(value),
+            _ => None,
+        })
+    }
+
+    /// The expression over the columns of `schema` with its types made to fit, its constants folded.
+    pub(super) fn simplified(&self, expr: Expr, schema: &DFSchema) -> Result<Expr, SqlError> {
         let context = SimplifyContext::builder()
+            .with_schema(Arc::new(schema.clone()))
             .with_config_options(Arc::clone(self.state.config_options()))
             .with_query_execution_start_time(
                 self.state.execution_props().query_execution_start_time,
             )
             .build();
         let simplifier = ExprSimplifier::new(context);
-        let expr = simplifier.coerce(expr.clone(), &DFSchema::empty())?;
-        Ok(match simplifier.simplify(expr)? {
-            Expr::Literal(value, _) => Some(value),
-            _ => None,
-        })
+        let expr = simplifier.coerce(expr, schema)?;
+        Ok(simplifier.simplify(expr)?)
     }
 
     /// The value of an argument that must be constant.

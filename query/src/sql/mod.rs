@@ -7,6 +7,7 @@
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
+//! expression   expressions over an event, inside conditions and breakdowns
 //! memory       one limit for all of a statement      watch      its end, noticed everywhere
 //! bounded      functions that could make too much    fuzzing    any text, asked of a tiny store
 //! ```
@@ -41,6 +42,7 @@ mod constant;
 mod context;
 mod error;
 mod events_table;
+mod expression;
 mod function_table;
 #[doc(hidden)]
 pub mod fuzzing;

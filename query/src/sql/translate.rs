@@ -72,7 +72,7 @@ impl Translator<'_> {
         }
         if let Some(bound) = self.bound(right) {
             let literal = self.literal(&bound, left)?;
-            return Ok(literal.map(|literal| bound.operand.compare(mirrored(comparison), literal)));
+            return Ok(literal.map(|literal| bound.operand.compare(comparison.mirrored(), literal)));
         }
         Ok(None)
     }
@@ -163,15 +163,4 @@ fn comparison(operator: Operator) -> Option<Comparison> {
         Operator::GtEq => Comparison::GreaterOrEqual,
         _ => return None,
     })
-}
-
-/// The comparison with its sides exchanged.
-fn mirrored(comparison: Comparison) -> Comparison {
-    match comparison {
-        Comparison::Less => Comparison::Greater,
-        Comparison::LessOrEqual => Comparison::GreaterOrEqual,
-        Comparison::Greater => Comparison::Less,
-        Comparison::GreaterOrEqual => Comparison::LessOrEqual,
-        same => same,
-    }
 }

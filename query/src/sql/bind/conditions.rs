@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use arrow_schema::{Field, Schema};
 use datafusion::common::DFSchema;
+use datafusion::logical_expr::Expr as Planned;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Ident, Query, Spanned, UnaryOperator, Value, VisitMut, VisitorMut,
 };
@@ -13,6 +14,7 @@ use datafusion::sql::sqlparser::ast::{
 use super::super::catalog::{Catalog, ColumnType, EVENT_COLUMNS, Seen, column_name};
 use super::super::constant::{Constants, literal};
 use super::super::error::SqlError;
+use super::super::expression::{self, InputColumn};
 use super::super::nearest::nearest;
 use super::super::translate::{BoundColumn, Translator};
 use super::subqueries::Subqueries;
@@ -107,34 +109,78 @@ impl Conditions<'_> {
 
     /// A part without AND, OR and NOT.
     fn leaf(&self, expr: &Expr) -> Result<Condition, SqlError> {
-        let mut resolved = expr.clone();
-        self.resolve(&mut resolved)?;
-        let within = |error: SqlError| match error {
-            SqlError::Statement {
-                place: None,
-                problem,
-            } => SqlError::at(expr.span(), format!("`{expr}`: {problem}")),
-            other => other,
-        };
-        let planned = self
-            .constants
-            .expression(&resolved, &self.columns.schema)
-            .map_err(|error| match error {
-                SqlError::Engine(error) => {
-                    within(SqlError::of(SqlError::Engine(error).to_string()))
-                }
-                other => within(other),
-            })?;
+        let planned = self.planned(expr)?;
         let translator = Translator {
             constants: self.constants,
             column: &|name| self.column(name),
         };
-        let found = translator.condition(&planned).map_err(within)?;
-        found.ok_or_else(|| {
-            let what = "is no condition that events can be asked; compare a column with a constant, \
-                        combine comparisons with AND, OR, NOT";
-            SqlError::at(expr.span(), format!("`{expr}` {what}"))
-        })
+        let found = translator.condition(&planned);
+        if let Some(found) = found.map_err(|error| within(expr, error))? {
+            return Ok(found);
+        }
+        match self.computed(expr, planned)? {
+            (operand, true) => Ok(operand.eq(true)),
+            (_, false) => {
+                let what = "is no condition; compare it with something";
+                Err(SqlError::at(expr.span(), format!("`{expr}` {what}")))
+            }
+        }
+    }
+
+    /// The expression over the columns, by their exact names.
+    fn planned(&self, expr: &Expr) -> Result<Planned, SqlError> {
+        let mut resolved = expr.clone();
+        self.resolve(&mut resolved)?;
+        let planned = self.constants.expression(&resolved, &self.columns.schema);
+        planned.map_err(|error| within(expr, error))
+    }
+
+    /// What DataFusion computes of an event; and whether it is a boolean.
+    fn computed(&self, expr: &Expr, planned: Planned) -> Result<(Operand, bool), SqlError> {
+        let mut names: Vec<&str> = planned
+            .column_refs()
+            .iter()
+            .map(|column| column.name())
+            .collect();
+        names.sort_unstable();
+        if names.is_empty() {
+            let what = "is the same for all events; name a column in it";
+            return Err(SqlError::at(expr.span(), format!("`{expr}` {what}")));
+        }
+        let column = |name: &str| {
+            let bound = self.column(name).ok_or_else(|| {
+                SqlError::at(
+                    expr.span(),
+                    format!("`{name}` cannot be asked of an event here"),
+                )
+            })?;
+            let column_type = self.column_type(&bound.operand);
+            Ok(InputColumn {
+                operand: bound.operand,
+                column_type,
+            })
+        };
+        let columns = names.iter().map(|name| column(name));
+        let columns = columns.collect::<Result<Vec<_>, SqlError>>()?;
+        let fields = names.iter().map(|name| {
+            let field = self.columns.schema.field_with_unqualified_name(name);
+            field.map(|field| field.as_ref().clone())
+        });
+        let fields = fields.collect::<Result<Vec<_>, _>>()?;
+        let schema = DFSchema::try_from(Schema::new(fields))?;
+        let found =
+            expression::operand(&expr.to_string(), planned, &schema, columns, self.constants);
+        found.map_err(|error| within(expr, error))
+    }
+
+    fn column_type(&self, operand: &Operand) -> ColumnType {
+        let seen = match operand {
+            Operand::Property(name) => self.catalog.properties.get(name),
+            Operand::Trait(name) => self.catalog.traits.get(name),
+            Operand::Time => return ColumnType::Timestamp,
+            Operand::EventName | Operand::Computed(_) => None,
+        };
+        seen.map_or(ColumnType::Text, Seen::column_type)
     }
 
     /// Puts the exact name of a column in the place of each name.
@@ -172,16 +218,13 @@ impl Conditions<'_> {
         }
     }
 
-    /// What a column named by an expression is.
+    /// What a column, or an expression over columns, is of an event.
     pub(super) fn operand(&self, expr: &Expr) -> Result<Operand, SqlError> {
         let parts = match expr {
             Expr::Identifier(ident) => std::slice::from_ref(ident),
             Expr::CompoundIdentifier(parts) => parts.as_slice(),
             Expr::Nested(inner) => return self.operand(inner),
-            _ => {
-                let what = format!("`{expr}` must be a column");
-                return Err(SqlError::at(expr.span(), what));
-            }
+            _ => return Ok(self.computed(expr, self.planned(expr)?)?.0),
         };
         let name = self.name(parts)?;
         let bound = self.column(&name);
@@ -277,6 +320,19 @@ impl Conditions<'_> {
         let (name, seen) = event_property(self.catalog, name)?;
         Some(of(Operand::Property(name.to_owned()), Some(seen)))
     }
+}
+
+/// An error with the place of what it is about.
+fn within(expr: &Expr, error: SqlError) -> SqlError {
+    let problem = match error {
+        SqlError::Statement {
+            place: None,
+            problem,
+        } => problem,
+        SqlError::Engine(error) => SqlError::Engine(error).to_string(),
+        other => return other,
+    };
+    SqlError::at(expr.span(), format!("`{expr}`: {problem}"))
 }
 
 /// The property behind a column of events.

@@ -157,7 +157,7 @@ impl Binder<'_> {
         match operand {
             Operand::EventName => Some(ScalarType::Text),
             Operand::Time => Some(ScalarType::Timestamp),
-            Operand::Trait(_) => None,
+            Operand::Trait(_) | Operand::Computed(_) => None,
             Operand::Property(name) => {
                 let seen = self.context.catalog.properties.get(name)?;
                 match seen.column_type() {

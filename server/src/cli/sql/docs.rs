@@ -17,7 +17,7 @@ use super::output::table_text;
 const AS_OF: &str = "2025-04-01T00:00:00Z";
 
 fn documents() -> Vec<PathBuf> {
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let docs = Path::new("../docs");
     let names = ["query-language.md", "scenarios.md", "coming-from.md"];
     names.iter().map(|name| docs.join(name)).collect()
 }

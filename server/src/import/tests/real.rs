@@ -7,8 +7,8 @@ use super::*;
 
 /// Where the files lie, if they do: `PUGMARK_DATA`, else beside the repository.
 pub(super) fn data() -> Option<PathBuf> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data");
-    let folder = std::env::var_os("PUGMARK_DATA").map_or(beside, PathBuf::from);
+    let beside = Path::new("../../shared/data");
+    let folder = std::env::var_os("PUGMARK_DATA").map_or_else(|| beside.to_owned(), PathBuf::from);
     let there = folder.join("SOURCES.md").is_file();
     if !there {
         eprintln!(
