@@ -5,9 +5,10 @@
 //! lifecycle and stickiness are then algebra over sets of users.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use pugmark_engine::bitmap::{CONTAINER_BITS, Words};
-use pugmark_engine::segment::NameRun;
+use pugmark_engine::segment::{NameRun, Times};
 use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Segment, TimeRange, Truth};
@@ -15,6 +16,7 @@ use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
 use super::control::{Control, QueryError};
+use super::effort;
 use super::exists::Exists;
 use super::morsel::{self, Morsel};
 use super::scan::Scan;
@@ -30,7 +32,103 @@ const MOST_PERIODS: u64 = 400;
 pub(super) struct Activity<'a> {
     /// By number, ascending, without periods that no event can lie in.
     periods: Vec<(i64, Exists<'a>)>,
-    runs: Vec<NameRun<'a>>,
+    /// Whose events all satisfy it, with the place of the segment.
+    runs: Vec<(u32, NameRun<'a>)>,
+}
+
+/// The users of one container.
+pub(super) struct Active<'c, 'a> {
+    /// The upper half of their ordinals.
+    pub(super) key: u16,
+    /// Of each condition.
+    pub(super) users: Vec<ByPeriod>,
+    activities: &'c [Activity<'a>],
+}
+
+/// One event of a user.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place<'a> {
+    time: i64,
+    segment: u32,
+    name: &'a str,
+    row: u32,
+    /// An event of another run has the same time.
+    tied: bool,
+}
+
+impl Place<'_> {
+    /// True where this event is later than the other in total order; `None` where times and rows do
+    /// not tell.
+    pub(super) fn is_after(&self, other: &Self) -> Option<bool> {
+        if self.time != other.time {
+            return Some(self.time > other.time);
+        }
+        let one_run = (self.segment, self.name) == (other.segment, other.name);
+        (one_run && !self.tied && !other.tied).then_some(self.row > other.row)
+    }
+}
+
+/// Which of a user's events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    First,
+    Last,
+}
+
+impl<'a> Active<'_, 'a> {
+    /// Of each of `users`, ascending lower halves, the first or the last event in `range` that
+    /// satisfies the condition of this number.
+    pub(super) fn events(
+        &self,
+        condition: usize,
+        users: &[u16],
+        range: TimeRange,
+        end: End,
+    ) -> Result<Vec<Option<Place<'a>>>, Corruption> {
+        let mut found = vec![None; users.len()];
+        for &(segment, run) in &self.activities[condition].runs {
+            let rows = run.container_rows(self.key)?;
+            if rows.is_empty() || run.max_time() < range.first || range.last < run.min_time() {
+                continue;
+            }
+            effort::rows(users.len());
+            let times = run.times(rows.clone())?;
+            let mut next = 0;
+            run.rows_of_users(self.key, users, |low, own| {
+                while users[next] < low {
+                    next += 1;
+                }
+                let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
+                let Some(index) = index_at(&times, own, range, end) else {
+                    return;
+                };
+                let place = Place {
+                    time: times.get(index),
+                    segment,
+                    name: run.name(),
+                    row: rows.start + index as u32,
+                    tied: false,
+                };
+                let known: &mut Option<Place<'_>> = &mut found[next];
+                match known {
+                    Some(known) if known.time == place.time => known.tied = true,
+                    Some(known) if (known.time < place.time) == (end == End::First) => {}
+                    _ => *known = Some(place),
+                }
+            })?;
+        }
+        Ok(found)
+    }
+}
+
+/// The index of a user's first or last time in the range.
+fn index_at(times: &Times<'_>, own: Range<usize>, range: TimeRange, end: End) -> Option<usize> {
+    let index = match (end, range.last.checked_add(1)) {
+        (End::First, _) => times.first_from(own.clone(), range.first),
+        (End::Last, Some(next)) => times.first_from(own.clone(), next).checked_sub(1)?,
+        (End::Last, None) => own.end.checked_sub(1)?,
+    };
+    (own.contains(&index) && range.contains(times.get(index))).then_some(index)
 }
 
 /// What is asked of whom.
@@ -94,7 +192,11 @@ impl<'a> Activity<'a> {
                 periods.push((number, exists));
             }
         }
-        let runs = scan.runs.iter().map(|scan| scan.run).collect();
+        let runs = scan
+            .runs
+            .iter()
+            .map(|scan| (scan.segment, scan.run))
+            .collect();
         Ok(Some(Self { periods, runs }))
     }
 
@@ -126,16 +228,15 @@ impl<'a> Activity<'a> {
 }
 
 impl Executor {
-    /// Calls `add` for each container of users, with its key and the users of each condition by
-    /// period; gives the sums of the threads, which hold `byte_len` bytes. `None` where bitmaps do
-    /// not answer.
+    /// Calls `add` for each container of users; gives the sums of the threads, which hold `byte_len`
+    /// bytes. `None` where bitmaps do not answer.
     ///
     /// # Errors
     /// See [`QueryError`].
     pub(super) fn by_activity<S: Default + Send>(
         &self,
         asked: &Asked<'_>,
-        add: impl Fn(&mut S, u16, &[ByPeriod]) + Sync,
+        add: impl Fn(&mut S, Active<'_, '_>) -> Result<(), QueryError> + Sync,
         byte_len: impl Fn(&S) -> usize + Sync,
     ) -> Result<Option<Vec<S>>, QueryError> {
         if *asked.zone != Zone::UTC || asked.unit == CalendarUnit::Hour {
@@ -177,8 +278,12 @@ impl Executor {
                 };
                 let found = activities.iter();
                 let found = found.map(|activity| activity.users(morsel, &within, worker));
-                add(sum, morsel.key, &found.collect::<Result<Vec<_>, _>>()?);
-                Ok(())
+                let active = Active {
+                    key: morsel.key,
+                    users: found.collect::<Result<_, _>>()?,
+                    activities: &activities,
+                };
+                add(sum, active)
             },
         )?;
         Ok(Some(states.into_iter().map(|(_, _, sum)| sum).collect()))
@@ -188,7 +293,7 @@ impl Executor {
 /// The containers that have users, whole: their sets are made together.
 fn containers(activities: &[Activity<'_>]) -> Result<Vec<Morsel>, Corruption> {
     let mut rows: BTreeMap<u16, u64> = BTreeMap::new();
-    for run in activities.iter().flat_map(|activity| &activity.runs) {
+    for (_, run) in activities.iter().flat_map(|activity| &activity.runs) {
         for (key, users) in run.users()?.keys() {
             *rows.entry(key).or_default() += u64::from(users);
         }

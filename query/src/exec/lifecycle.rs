@@ -130,7 +130,10 @@ impl Executor {
         };
         let by_bitmaps = self.by_activity(
             &active,
-            |counts, _, found| add_statuses(counts, &found[0], &periods),
+            |counts, active| {
+                add_statuses(counts, &active.users[0], &periods);
+                Ok(())
+            },
             |counts| counts.len() * ENTRY_BYTES,
         )?;
         let (counts, notices) = match by_bitmaps {

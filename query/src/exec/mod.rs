@@ -167,11 +167,16 @@ impl Executor {
     /// # Errors
     /// See [`QueryError`].
     pub fn count(&self, segment: impl Into<Segment>) -> Result<u64, QueryError> {
-        let (counts, _) = self.over_users(&segment.into(), |_, found: &mut u64, users| {
+        Ok(self.counted(&segment.into())?.0)
+    }
+
+    /// How many users are in a segment, and what could not be compared.
+    pub(crate) fn counted(&self, segment: &Segment) -> Result<(u64, Skipped), QueryError> {
+        let (counts, skipped) = self.over_users(segment, |_, found: &mut u64, users| {
             *found += u64::from(users.len());
             Ok(())
         })?;
-        Ok(counts.into_iter().sum())
+        Ok((counts.into_iter().sum(), skipped))
     }
 
     /// The users of a segment.

@@ -167,7 +167,10 @@ impl Executor {
         };
         let by_bitmaps = self.by_activity(
             &active,
-            |counts, _, found| add_units(counts, &found[0], &mut Calendars::new(stickiness)),
+            |counts, active| {
+                add_units(counts, &active.users[0], &mut Calendars::new(stickiness));
+                Ok(())
+            },
             |counts| counts.len() * ENTRY_BYTES,
         )?;
         let (counts, notices) = match by_bitmaps {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use datafusion::execution::SessionState;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use pugmark_engine::{Snapshot, UserKey};
 use roaring::RoaringBitmap;
 
@@ -29,8 +30,10 @@ pub(super) struct Context {
     pub(super) stop: Stop,
     /// What all parts of the statement hold together.
     pub(super) memory: MemoryBudget,
-    /// For constants in filters.
+    /// For constants and expressions.
     pub(super) state: SessionState,
+    /// What DataFusion's part of the statement holds.
+    pub(super) runtime: Arc<RuntimeEnv>,
     /// Bytes of `memory` that are held until the statement ends.
     kept: AtomicUsize,
     remarks: Mutex<BTreeSet<String>>,
@@ -64,7 +67,7 @@ impl Context {
         settings: Settings,
         as_of: i64,
         (stop, memory): (Stop, MemoryBudget),
-        state: SessionState,
+        (state, runtime): (SessionState, Arc<RuntimeEnv>),
     ) -> Self {
         Self {
             snapshot,
@@ -75,6 +78,7 @@ impl Context {
             stop,
             memory,
             state,
+            runtime,
             kept: AtomicUsize::new(0),
             remarks: Mutex::new(BTreeSet::new()),
         }

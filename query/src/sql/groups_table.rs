@@ -314,24 +314,25 @@ impl OptimizerRule for GroupsRule {
         let Some(table) = self.table(aggregate) else {
             return Ok(Transformed::no(plan));
         };
-        let names = table
-            .schema
-            .fields()
-            .iter()
-            .map(|field| field.name().clone());
-        let columns: Vec<Expr> = names
-            .zip(aggregate.schema.iter())
-            .map(|(own, (qualifier, field))| {
-                let column = Expr::Column(Column::new(Some("groups"), own));
-                column.alias_qualified(qualifier.cloned(), field.name())
-            })
-            .collect();
-        let source = provider_as_source(Arc::new(table));
-        let replaced = LogicalPlanBuilder::scan("groups", source, None)?
-            .project(columns)?
-            .build()?;
-        Ok(Transformed::yes(replaced))
+        Ok(Transformed::yes(in_place_of(aggregate, Arc::new(table))?))
     }
+}
+
+/// A plan with the columns of an aggregate, which are those of `table` in this order.
+pub(super) fn in_place_of(
+    aggregate: &Aggregate,
+    table: Arc<dyn TableProvider>,
+) -> Result<LogicalPlan> {
+    let schema = table.schema();
+    let own = schema.fields().iter().zip(aggregate.schema.iter());
+    let columns = own.map(|(own, (qualifier, field))| {
+        let column = Expr::Column(Column::new(Some("groups"), own.name()));
+        column.alias_qualified(qualifier.cloned(), field.name())
+    });
+    let columns: Vec<Expr> = columns.collect();
+    LogicalPlanBuilder::scan("groups", provider_as_source(table), None)?
+        .project(columns)?
+        .build()
 }
 
 /// The rows of an aggregate.

@@ -5,7 +5,8 @@
 //! insert       INSERT INTO events SELECT …
 //! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
 //! catalog      event names, columns and types        context    what a statement's parts share
-//! users_table, events_table, groups_table, answers   what is read: as leaves of a plan (produce)
+//! users_table, events_table, groups_table, users_count, answers
+//!                                                    what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
 //! expression   expressions over an event, inside conditions and breakdowns
 //! memory       one limit for all of a statement      watch      its end, noticed everywhere
@@ -57,6 +58,7 @@ mod schema;
 mod session;
 mod settings;
 mod translate;
+mod users_count;
 mod users_table;
 mod watch;
 

@@ -12,9 +12,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{SQLOptions, SessionContext};
-use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
-use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use datafusion::prelude::{DataFrame, SessionConfig};
@@ -44,6 +42,7 @@ use super::insert::{self, Source};
 use super::memory;
 use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
+use super::users_count::UsersCountRule;
 use super::users_table::UsersTable;
 use super::watch::{CancelOnDrop, Stop, StopRule, watched};
 use crate::exec::{CancelToken, MemoryBudget, QueryError};
@@ -395,45 +394,33 @@ impl Inner {
         let as_of = settings.as_of.unwrap_or(snapshot.taken_at());
         let memory = MemoryBudget::new(settings.memory_bytes);
         let runtime = memory::runtime(&settings, &memory)?;
-        let state = self.state(&settings, as_of, &runtime, None);
+        let state = self.state(&settings, as_of);
         Ok(Arc::new(Context::new(
             snapshot,
             catalog,
             settings,
             as_of,
             (stop, memory),
-            state,
+            (state, runtime),
         )))
     }
 
-    /// DataFusion's state for a statement.
-    fn state(
-        &self,
-        settings: &Settings,
-        as_of: i64,
-        runtime: &Arc<RuntimeEnv>,
-        tables: Option<StatementCatalog>,
-    ) -> SessionState {
-        let mut config = self.base.config().clone();
-        config.options_mut().execution.time_zone = Some(settings.zone_name.clone());
-        if let Some(threads) = settings.threads {
-            config = config.with_target_partitions(threads.max(1));
-        }
+    /// DataFusion's state for a statement, as far as expressions need it.
+    fn state(&self, settings: &Settings, as_of: i64) -> SessionState {
+        let mut state = self.base.clone();
+        let config = state.config_mut();
         let batch_rows = memory::batch_rows(settings.memory_bytes).min(config.batch_size());
-        config = config.with_batch_size(batch_rows);
-        let threads = config.target_partitions();
-        config.options_mut().execution.sort_spill_reservation_bytes =
-            memory::merge_bytes(settings, threads);
-        let mut props = ExecutionProps::new();
-        props.query_execution_start_time = chrono::DateTime::from_timestamp_micros(as_of);
-        let mut builder = SessionStateBuilder::new_from_existing(self.base.clone())
-            .with_config(config)
-            .with_runtime_env(Arc::clone(runtime))
-            .with_execution_props(props);
-        if let Some(tables) = tables {
-            builder = builder.with_catalog_list(Arc::new(tables));
+        *config = std::mem::take(config).with_batch_size(batch_rows);
+        let options = config.options_mut();
+        options.execution.time_zone = Some(settings.zone_name.clone());
+        if let Some(threads) = settings.threads {
+            options.execution.target_partitions = threads.max(1);
         }
-        builder.build()
+        options.execution.sort_spill_reservation_bytes =
+            memory::merge_bytes(settings, options.execution.target_partitions);
+        let props = state.execution_props_mut();
+        props.query_execution_start_time = chrono::DateTime::from_timestamp_micros(as_of);
+        state
     }
 
     /// The names of a snapshot, read again only where its segments differ.
@@ -478,9 +465,7 @@ impl Inner {
         }
         let catalog = StatementCatalog::new(tables);
         let stop = Arc::new(context.stop.child());
-        let runtime = context.state.runtime_env();
-        let state = self.state(&context.settings, context.as_of, runtime, Some(catalog));
-        let mut rules = state.optimizers().to_vec();
+        let mut rules = context.state.optimizers().to_vec();
         if context.settings.idioms {
             // Comparisons have lost their casts then, and DISTINCT is still what it was.
             let simplified = rules
@@ -488,17 +473,19 @@ impl Inner {
                 .position(|rule| rule.name() == "simplify_expressions");
             let place = simplified.map_or(0, |place| place + 1);
             rules.insert(place, Arc::new(GroupsRule::new(context)));
+            rules.insert(place, Arc::new(UsersCountRule::new(context)));
         }
         rules.insert(0, Arc::new(StopRule(Arc::clone(&stop))));
-        let state = SessionStateBuilder::new_from_existing(state)
+        let mut state = SessionStateBuilder::new_from_existing(context.state.clone())
+            .with_runtime_env(Arc::clone(&context.runtime))
+            .with_catalog_list(Arc::new(catalog))
             .with_optimizer_rules(rules)
             .build();
-        let mut session = SessionContext::new_with_state(state);
         if context.settings.files {
-            session = session.enable_url_table();
+            let session = SessionContext::new_with_state(state).enable_url_table();
+            // A copy that does not take the system's clock for the present.
+            state = session.state_ref().read().clone();
         }
-        // A copy that does not take the system's clock for the present.
-        let state = session.state_ref().read().clone();
         let plan = state.statement_to_plan(statement).await?;
         let files = context.settings.files;
         SQLOptions::new()

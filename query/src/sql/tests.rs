@@ -590,6 +590,60 @@ fn groups_equal_aggregates_of_rows() {
     }
 }
 
+/// Users counted in bitmaps are as many as the rows that DataFusion counts.
+#[test]
+fn users_are_counted_in_bitmaps() {
+    let fixture = Fixture::new();
+    let statements = [
+        ("SELECT count(*) FROM users", true),
+        (
+            "SELECT count(*), count(user_id), count(DISTINCT user_id) FROM users WHERE did('view')",
+            true,
+        ),
+        (
+            "SELECT count(*) + 1 AS more FROM users u WHERE NOT did('purchase') AND plan = 'pro'",
+            true,
+        ),
+        (
+            "SELECT count(*) FROM users WHERE did('view') AND user_id IN ('ann', 'nobody')",
+            true,
+        ),
+        (
+            "SELECT count(*) FROM (SELECT user_id FROM users WHERE did('view')) WHERE true",
+            false,
+        ),
+        (
+            "SELECT count(*) FROM users WHERE first_seen > '2025-03-01'",
+            false,
+        ),
+        ("SELECT count(plan) FROM users WHERE did('view')", false),
+        (
+            "SELECT count(*) FILTER (WHERE plan = 'pro') FROM users",
+            false,
+        ),
+        (
+            "SELECT plan, count(*) FROM users GROUP BY plan ORDER BY plan",
+            false,
+        ),
+        ("SELECT count(*) FROM (SELECT * FROM users LIMIT 1)", false),
+        (
+            "SELECT (SELECT count(*) FROM users WHERE did('cart')) * 2",
+            true,
+        ),
+        ("SELECT count(*) FROM users HAVING count(*) > 1000", true),
+    ];
+    for (sql, recognised) in statements {
+        let explained = fixture.rows(&format!("EXPLAIN {sql}")).join("\n");
+        let counted = explained.contains("count of users");
+        assert_eq!(counted, recognised, "{explained}");
+        let fast = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = false);
+        let slow = fixture.rows(sql);
+        fixture.session.change(|settings| settings.idioms = true);
+        assert_eq!(fast, slow, "{sql}");
+    }
+}
+
 #[test]
 fn truth_is_of_three_values() {
     let fixture = Fixture::new();

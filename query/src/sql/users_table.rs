@@ -50,7 +50,7 @@ impl UsersTable {
     }
 
     /// The users for whom a filter holds; `None` where it cannot be told in bitmaps.
-    fn segment(&self, expr: &Expr) -> Option<Segment> {
+    pub(super) fn segment(&self, expr: &Expr) -> Option<Segment> {
         match expr {
             Expr::Alias(alias) => self.segment(&alias.expr),
             Expr::Column(column) => {

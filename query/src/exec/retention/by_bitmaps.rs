@@ -2,8 +2,9 @@
 //!
 //! A user's cohort is the period of the first day with a start, and a return in a later period is a
 //! member of two sets. Whether somebody who started and came back on one day did so in this order
-//! is all that bitmaps do not tell; those who are not seen on a later day of the period are open,
-//! and their events are read.
+//! is all that bitmaps do not tell; those who are not seen on a later day of the period are open:
+//! the times of their first start and of their last return in it are compared. Only where these are
+//! the same, in different runs, are all of the user's events read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,9 +13,9 @@ use pugmark_engine::bitmap::Words;
 use roaring::RoaringBitmap;
 
 use super::{Cohorts, ENTRY_BYTES, Own, RETURNS, START};
-use crate::behaviour::{Notices, Retention, ReturnMode, Segment};
+use crate::behaviour::{Notices, Retention, ReturnMode, Segment, TimeRange};
 use crate::exec::Executor;
-use crate::exec::activity::{Asked, ByPeriod, part_of};
+use crate::exec::activity::{Active, Asked, ByPeriod, End, part_of};
 use crate::exec::control::QueryError;
 use crate::exec::each_user::{Fold, Reads, UserHistory};
 use crate::zone::CalendarUnit;
@@ -96,26 +97,44 @@ fn periods(retention: &Retention, starts: &ByPeriod, returns: &ByPeriod) -> Vec<
 #[derive(Debug, Default)]
 struct Sum {
     cohorts: Cohorts,
-    /// The users of each cohort of whom events must tell whether they came back in its own period.
-    open: BTreeMap<i64, RoaringBitmap>,
+    /// The users of each cohort of whom only the order of events of one time tells whether they came
+    /// back in its own period.
+    tied: BTreeMap<i64, RoaringBitmap>,
 }
 
 impl Sum {
-    /// Adds the users of container `key`.
-    fn add(&mut self, retention: &Retention, key: u16, found: &[ByPeriod]) {
+    /// Adds the users of a container.
+    fn add(
+        &mut self,
+        retention: &Retention,
+        range: TimeRange,
+        active: &Active<'_, '_>,
+    ) -> Result<(), QueryError> {
+        let found = &active.users;
         let last_day = found.iter().flatten().map(|(day, _)| *day).max();
         let last = last_day.map(|day| retention.zone.numbered(CalendarUnit::Day, day).start);
         self.cohorts.last = self.cohorts.last.max(last);
         let periods = periods(retention, &found[START], &found[RETURNS]);
         for (place, period) in periods.iter().enumerate() {
-            if !period.cohort.is_empty() {
-                let later = &periods[place + 1..];
-                self.cohort(period, later, retention.mode, key);
+            if period.cohort.is_empty() {
+                continue;
+            }
+            let open = self.cohort(period, &periods[place + 1..], retention.mode);
+            if !open.is_empty() {
+                let whole = retention.zone.numbered(retention.period, period.number);
+                let within = TimeRange {
+                    first: range.first.max(whole.start),
+                    last: range.last.min(whole.end - 1),
+                };
+                self.open(period.number, &open, within, active)?;
             }
         }
+        Ok(())
     }
 
-    fn cohort(&mut self, period: &Period, later: &[Period], mode: ReturnMode, key: u16) {
+    /// Adds the users of a cohort; gives those of whom bitmaps do not tell whether they came back in
+    /// its own period.
+    fn cohort(&mut self, period: &Period, later: &[Period], mode: ReturnMode) -> Words {
         let (cohort, bytes) = self.cohorts.cohort(period.number);
         cohort.size += u64::from(period.cohort.len());
         let mut add = |k: i64, users: u32| {
@@ -144,25 +163,51 @@ impl Sum {
                 open.and(&left);
             }
         }
-        if !open.is_empty() {
-            let high = u32::from(key) << 16;
-            let users = open.iter().map(|low| high | u32::from(low));
-            let known = self.open.entry(period.number).or_default();
-            *known |= users.collect::<RoaringBitmap>();
+        open
+    }
+
+    /// Adds those of the `open` users of a cohort who came back `within` its own period.
+    fn open(
+        &mut self,
+        number: i64,
+        open: &Words,
+        within: TimeRange,
+        active: &Active<'_, '_>,
+    ) -> Result<(), QueryError> {
+        let lows: Vec<u16> = open.iter().collect();
+        let starts = active.events(START, &lows, within, End::First)?;
+        let returns = active.events(RETURNS, &lows, within, End::Last)?;
+        let (mut back, mut tied) = (0, RoaringBitmap::new());
+        for ((low, start), returned) in lows.iter().zip(starts).zip(returns) {
+            let (Some(start), Some(returned)) = (start, returned) else {
+                continue;
+            };
+            match returned.is_after(&start) {
+                Some(is_after) => back += u64::from(is_after),
+                None => {
+                    tied.insert(u32::from(active.key) << 16 | u32::from(*low));
+                }
+            }
         }
+        let (cohort, bytes) = self.cohorts.cohort(number);
+        *bytes += cohort.add(0, back);
+        if !tied.is_empty() {
+            *self.tied.entry(number).or_default() |= tied;
+        }
+        Ok(())
     }
 
     fn byte_len(&self) -> usize {
-        let open = self.open.values();
-        let open = open.map(|users| users.serialized_size() + ENTRY_BYTES);
-        self.cohorts.bytes + open.sum::<usize>()
+        let tied = self.tied.values();
+        let tied = tied.map(|users| users.serialized_size() + ENTRY_BYTES);
+        self.cohorts.bytes + tied.sum::<usize>()
     }
 }
 
 /// Counts who came back in the period of the start, among users of whom nothing else is asked.
 struct SamePeriod<'q> {
     retention: &'q Retention,
-    open: &'q BTreeMap<i64, RoaringBitmap>,
+    tied: &'q BTreeMap<i64, RoaringBitmap>,
 }
 
 impl<'q> Fold for SamePeriod<'q> {
@@ -174,12 +219,11 @@ impl<'q> Fold for SamePeriod<'q> {
 
     fn user(&self, user: &UserHistory<'_>, (own, back): &mut Self::Sum) -> Result<(), QueryError> {
         own.each_cohort(user, |cohort, periods| {
-            let is_open = || {
-                self.open
-                    .get(&cohort)
-                    .is_some_and(|open| open.contains(user.ordinal))
+            let is_tied = || {
+                let tied = self.tied.get(&cohort);
+                tied.is_some_and(|tied| tied.contains(user.ordinal))
             };
-            if periods.first() == Some(&0) && is_open() {
+            if periods.first() == Some(&0) && is_tied() {
                 *back.entry(cohort).or_default() += 1;
             }
         });
@@ -205,31 +249,31 @@ impl Executor {
             zone: &retention.zone,
             unit: part_of(retention.period),
         };
-        let add = |sum: &mut Sum, key, found: &[ByPeriod]| sum.add(retention, key, found);
+        let add = |sum: &mut Sum, active: Active<'_, '_>| sum.add(retention, reads.range, &active);
         let Some(sums) = self.by_activity(&asked, add, Sum::byte_len)? else {
             return Ok(None);
         };
         let mut cohorts = Cohorts::default();
-        let mut open: BTreeMap<i64, RoaringBitmap> = BTreeMap::new();
+        let mut tied: BTreeMap<i64, RoaringBitmap> = BTreeMap::new();
         for sum in sums {
             cohorts.merge(sum.cohorts);
-            for (number, users) in sum.open {
-                *open.entry(number).or_default() |= users;
+            for (number, users) in sum.tied {
+                *tied.entry(number).or_default() |= users;
             }
         }
-        let notices = self.add_same_period(retention, &reads, &open, &mut cohorts)?;
+        let notices = self.add_tied(retention, &reads, &tied, &mut cohorts)?;
         Ok(Some((cohorts, notices)))
     }
 
-    /// Reads the events of open users.
-    fn add_same_period(
+    /// Reads the events of those whom times do not tell.
+    fn add_tied(
         &self,
         retention: &Retention,
         reads: &Reads<'_>,
-        open: &BTreeMap<i64, RoaringBitmap>,
+        tied: &BTreeMap<i64, RoaringBitmap>,
         cohorts: &mut Cohorts,
     ) -> Result<Notices, QueryError> {
-        let everybody = open
+        let everybody = tied
             .values()
             .fold(RoaringBitmap::new(), |all, users| all | users);
         if everybody.is_empty() {
@@ -240,7 +284,7 @@ impl Executor {
             users: Some(&users),
             ..reads.clone()
         };
-        let (sums, notices) = self.each_user(&reads, &SamePeriod { retention, open })?;
+        let (sums, notices) = self.each_user(&reads, &SamePeriod { retention, tied })?;
         for (number, users) in sums.into_iter().flat_map(|(_, back)| back) {
             let (cohort, _) = cohorts.cohort(number);
             cohort.add(0, users);
