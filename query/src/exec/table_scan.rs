@@ -150,6 +150,12 @@ impl Executor {
         Ok(self.options().effort.touched())
     }
 
+    /// How many events there are in the runs that are read.
+    pub(crate) fn rows_of_events(&self, scan: &EventScan) -> usize {
+        let scan = Scan::prepare(self.snapshot(), &[&scan.condition], scan.range, false);
+        scan.runs.iter().map(|run| run.run.rows() as usize).sum()
+    }
+
     /// Reads users until the scan's queue is empty.
     pub(crate) fn scan_users<E: From<QueryError>>(
         &self,

@@ -16,7 +16,7 @@ use super::memory::batch_rows;
 use super::settings::Settings;
 use super::watch::Stop;
 use crate::behaviour::Skipped;
-use crate::exec::{CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions, Touched};
+use crate::exec::{CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions};
 
 /// One statement's surroundings.
 pub(super) struct Context {
@@ -134,11 +134,12 @@ impl Context {
         })
     }
 
-    /// What a scan is going to touch, for EXPLAIN; nothing is told of one that cannot be prepared.
-    pub(super) fn foreseen(
+    /// What is told before anything runs, for EXPLAIN and the optimiser; nothing of a scan that cannot
+    /// be prepared.
+    pub(super) fn foreseen<T>(
         &self,
-        ask: impl FnOnce(&Executor) -> Result<Touched, QueryError>,
-    ) -> Option<Touched> {
+        ask: impl FnOnce(&Executor) -> Result<T, QueryError>,
+    ) -> Option<T> {
         let executor = self.executor(self.as_of, &self.stop.cancel, Effort::new());
         ask(&executor).ok()
     }

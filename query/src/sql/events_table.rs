@@ -4,16 +4,19 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use arrow_array::cast::AsArray;
 use arrow_array::{
     ArrayRef, RecordBatch, RecordBatchOptions, StringViewArray, TimestampMicrosecondArray,
     UInt32Array,
 };
 use arrow_schema::SchemaRef;
+use arrow_select::filter::filter as filter_rows;
 use arrow_select::take::take;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::ExecutionPlan;
 use roaring::RoaringBitmap;
 
@@ -22,10 +25,12 @@ use super::bind::event_property;
 use super::catalog::ColumnType;
 use super::context::Context;
 use super::ids::id_array;
+use super::late::LateFilter;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink, describe_effort};
 use super::translate::{BoundColumn, Translator};
 use super::users_table::user_ids;
 use crate::behaviour::{Comparison, Condition, Literal, Operand, TimeRange, TimeSpec, any};
+use crate::exec::Executor;
 use crate::exec::table_scan::{EventBlock, EventScan};
 
 /// Events of a snapshot.
@@ -154,6 +159,7 @@ impl TableProvider for EventsTable {
             scan,
             columns,
             schema,
+            late: Vec::new(),
         };
         Ok(Arc::new(ProduceExec::new(Arc::new(producer), limit)))
     }
@@ -222,9 +228,22 @@ struct EventsProducer {
     scan: EventScan,
     columns: Vec<Source>,
     schema: SchemaRef,
+    /// What leaves out rows while the statement runs.
+    late: Vec<LateFilter>,
 }
 
 impl EventsProducer {
+    /// The same from its beginning, with these filters and no others.
+    fn with_late(&self, late: Vec<LateFilter>) -> Self {
+        Self {
+            context: Arc::clone(&self.context),
+            scan: self.scan.restarted(),
+            columns: self.columns.clone(),
+            schema: Arc::clone(&self.schema),
+            late,
+        }
+    }
+
     fn block(&self, block: &EventBlock<'_>, sink: &mut Sink) -> Result<(), ProduceError> {
         if self.columns.is_empty() {
             let rows = block.selected.as_ref().map_or(block.rows.len(), Vec::len);
@@ -248,42 +267,90 @@ impl EventsProducer {
             if taken.is_some_and(<[u32]>::is_empty) {
                 continue;
             }
-            sink.put(self.batch(block, places, taken)?)?;
+            if let Some(batch) = self.batch(block, places, taken)? {
+                sink.put(batch)?;
+            }
         }
         Ok(())
     }
 
-    /// The rows at `places`, or those of them that are taken.
+    /// The rows at `places`, or those of them that are taken; `None` where late filters leave none.
     fn batch(
         &self,
         block: &EventBlock<'_>,
         places: Range<usize>,
         taken: Option<&[u32]>,
-    ) -> Result<RecordBatch, ProduceError> {
+    ) -> Result<Option<RecordBatch>, ProduceError> {
         let taken = taken.filter(|taken| taken.len() < places.len());
-        let places_taken = taken.map(|taken| {
+        let chosen = taken.map(|taken| {
             let first = places.start as u32;
             UInt32Array::from_iter_values(taken.iter().map(|place| place - first))
         });
-        let mut arrays = Vec::with_capacity(self.columns.len());
-        for source in &self.columns {
-            let whole = self.array(source, block, &places)?;
-            arrays.push(match &places_taken {
-                Some(taken) => take(&whole, taken, None)?,
-                None => whole,
-            });
+        let mut rows = ChosenRows { places, chosen };
+        let mut arrays: Vec<Option<ArrayRef>> = vec![None; self.columns.len()];
+        for late in &self.late {
+            if !self.narrow(late, block, &mut rows, &mut arrays)? {
+                return Ok(None);
+            }
         }
-        Ok(RecordBatch::try_new(Arc::clone(&self.schema), arrays)?)
+        let arrays = arrays.into_iter().zip(&self.columns);
+        let arrays = arrays.map(|(known, source)| match known {
+            Some(known) => Ok(known),
+            None => self.array(source, block, &rows),
+        });
+        let arrays = arrays.collect::<Result<Vec<_>, ProduceError>>()?;
+        Ok(Some(RecordBatch::try_new(
+            Arc::clone(&self.schema),
+            arrays,
+        )?))
+    }
+
+    /// Leaves out the rows that do not pass, making the columns that this needs; false where none
+    /// is left.
+    fn narrow(
+        &self,
+        late: &LateFilter,
+        block: &EventBlock<'_>,
+        rows: &mut ChosenRows,
+        arrays: &mut [Option<ArrayRef>],
+    ) -> Result<bool, ProduceError> {
+        let Some(filter) = late.now().map_err(ProduceError::Failed)? else {
+            return Ok(true);
+        };
+        let mut asked = Vec::with_capacity(filter.columns.len());
+        for &column in &filter.columns {
+            let known = match &arrays[column] {
+                Some(known) => Arc::clone(known),
+                None => self.array(&self.columns[column], block, rows)?,
+            };
+            arrays[column] = Some(Arc::clone(&known));
+            asked.push(known);
+        }
+        let passes = filter.passes(asked).map_err(ProduceError::Failed)?;
+        let Some(passes) = passes.filter(|passes| passes.true_count() < passes.len()) else {
+            return Ok(true);
+        };
+        if passes.true_count() == 0 {
+            return Ok(false);
+        }
+        for array in arrays.iter_mut().flatten() {
+            *array = filter_rows(array, &passes)?;
+        }
+        let before = rows.chosen.take();
+        let before = before.unwrap_or_else(|| (0..rows.places.len() as u32).collect());
+        rows.chosen = Some(filter_rows(&before, &passes)?.as_primitive().clone());
+        Ok(true)
     }
 
     fn array(
         &self,
         source: &Source,
         block: &EventBlock<'_>,
-        places: &Range<usize>,
+        rows: &ChosenRows,
     ) -> Result<ArrayRef, ProduceError> {
-        Ok(match source {
-            Source::Id => self.ids(block, places)?,
+        let places = &rows.places;
+        let whole: ArrayRef = match source {
+            Source::Id => return self.ids(block, rows),
             Source::Time => {
                 let times = places.clone().map(|place| block.times.get(place));
                 let times = TimestampMicrosecondArray::from_iter_values(times);
@@ -302,32 +369,58 @@ impl EventsProducer {
                 let rows = first + places.start as u32..first + places.end as u32;
                 property_array(column.as_ref(), *column_type, &self.context.zone_name, rows)?
             }
+        };
+        Ok(match &rows.chosen {
+            Some(chosen) => take(&whole, chosen, None)?,
+            None => whole,
         })
     }
 
     /// Each user's id once, its rows pointing to it.
-    fn ids(&self, block: &EventBlock<'_>, places: &Range<usize>) -> Result<ArrayRef, ProduceError> {
+    fn ids(&self, block: &EventBlock<'_>, rows: &ChosenRows) -> Result<ArrayRef, ProduceError> {
         let starts = &block.starts.starts;
-        let row = |place: usize| block.rows.start + place as u32;
-        let (first_row, end_row) = (row(places.start), row(places.end));
-        let first = starts
-            .partition_point(|&start| start <= first_row)
+        let first = block.rows.start + rows.places.start as u32;
+        let mut user = starts
+            .partition_point(|&start| start <= first)
             .saturating_sub(1);
-        let last = starts.partition_point(|&start| start < end_row);
         let base = u32::from(block.key) << 16;
-        let lows = block.starts.users.iter().skip(first).take(last - first);
-        let ordinals: Vec<u32> = lows.map(|low| base | u32::from(low)).collect();
-        let ids = id_array(self.context.snapshot.dictionary(), &ordinals)?;
-        let mut user_of = Vec::with_capacity(places.len());
-        for user in 0..ordinals.len() {
-            let start = starts[first + user].max(first_row);
-            let end = starts[first + user + 1].min(end_row);
-            user_of.extend(std::iter::repeat_n(
-                user as u32,
-                end.saturating_sub(start) as usize,
-            ));
+        let (mut ordinals, mut user_of) = (Vec::new(), Vec::with_capacity(rows.len()));
+        let mut lows = block.starts.users.iter().skip(user);
+        let (mut low, mut known_until) = (lows.next().unwrap_or_default(), 0);
+        let mut visit = |place: u32| {
+            let row = first + place;
+            if ordinals.is_empty() || row >= known_until {
+                while starts[user + 1] <= row {
+                    user += 1;
+                    low = lows.next().unwrap_or_default();
+                }
+                known_until = starts[user + 1];
+                ordinals.push(base | u32::from(low));
+            }
+            user_of.push(ordinals.len() as u32 - 1);
+        };
+        match &rows.chosen {
+            Some(chosen) => chosen.values().iter().copied().for_each(&mut visit),
+            None => (0..rows.places.len() as u32).for_each(&mut visit),
         }
+        let ids = id_array(self.context.snapshot.dictionary(), &ordinals)?;
         Ok(take(&ids, &UInt32Array::from(user_of), None)?)
+    }
+}
+
+/// The rows of a block that become a batch.
+struct ChosenRows {
+    /// Neighbours.
+    places: Range<usize>,
+    /// Which of them, counted from the first; `None` for all.
+    chosen: Option<UInt32Array>,
+}
+
+impl ChosenRows {
+    fn len(&self) -> usize {
+        self.chosen
+            .as_ref()
+            .map_or(self.places.len(), UInt32Array::len)
     }
 }
 
@@ -363,6 +456,9 @@ impl Producer for EventsProducer {
             "PugmarkExec: events, columns={columns:?}, condition={}",
             self.scan.condition
         )?;
+        if !self.late.is_empty() {
+            write!(out, ", late filters={}", self.late.len())?;
+        }
         describe_effort(
             &self
                 .context
@@ -372,12 +468,21 @@ impl Producer for EventsProducer {
     }
 
     fn restart(&self) -> Arc<dyn Producer> {
-        Arc::new(Self {
-            context: Arc::clone(&self.context),
-            scan: self.scan.restarted(),
-            columns: self.columns.clone(),
-            schema: Arc::clone(&self.schema),
-        })
+        Arc::new(self.with_late(Vec::new()))
+    }
+
+    fn rows_at_most(&self) -> Option<usize> {
+        let rows = |executor: &Executor| Ok(executor.rows_of_events(&self.scan));
+        self.context.foreseen(rows)
+    }
+
+    fn take_late(&self, filters: &[Arc<dyn PhysicalExpr>]) -> Option<Arc<dyn Producer>> {
+        let columns = self.columns.iter().enumerate();
+        let dear = columns.filter(|(_, source)| matches!(source, Source::Id));
+        let dear: Vec<usize> = dear.map(|(place, _)| place).collect();
+        let late = |filter| LateFilter::new(filter, Arc::clone(&self.schema), dear.clone());
+        let late = filters.iter().map(Arc::clone).map(late);
+        Some(Arc::new(self.with_late(late.collect())))
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {

@@ -9,6 +9,7 @@
 //!                                                    what is read: as leaves of a plan (produce)
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
 //! expression   expressions over an event, inside conditions and breakdowns
+//! late         filters that change while a statement runs
 //! memory       one limit for all of a statement      watch      its end, noticed everywhere
 //! bounded      functions that could make too much    fuzzing    any text, asked of a tiny store
 //! ```
@@ -51,6 +52,7 @@ mod groups_table;
 mod guard;
 mod ids;
 mod insert;
+mod late;
 mod memory;
 mod nearest;
 mod produce;

@@ -1,16 +1,22 @@
 //! Leaves of a plan: threads of Pugmark's own make batches, DataFusion takes them.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow_array::{ArrayRef, RecordBatch};
 use arrow_schema::SchemaRef;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr_common::physical_expr::snapshot_generation;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation,
+};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, Count, ExecutionPlanMetricsSet, Metric, MetricValue, MetricsSet, RecordOutput,
 };
@@ -18,7 +24,7 @@ use datafusion::physical_plan::stream::{
     RecordBatchReceiverStreamBuilder, RecordBatchStreamAdapter,
 };
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties,
+    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PlanProperties, StatisticsArgs,
 };
 use futures::StreamExt;
 use tokio::sync::mpsc::Sender;
@@ -45,8 +51,18 @@ pub(super) trait Producer: fmt::Debug + Send + Sync + 'static {
     /// What EXPLAIN tells.
     fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result;
 
-    /// The same producer, from its beginning: parts are made once.
+    /// The same producer, from its beginning and without late filters: parts are made once.
     fn restart(&self) -> Arc<dyn Producer>;
+
+    /// No more rows than these, where that is known: what the optimiser orders joins by.
+    fn rows_at_most(&self) -> Option<usize> {
+        None
+    }
+
+    /// The same producer with filters that change while it runs, if it heeds any.
+    fn take_late(&self, _filters: &[Arc<dyn PhysicalExpr>]) -> Option<Arc<dyn Producer>> {
+        None
+    }
 
     /// Makes the batches of one part, on a thread that may wait.
     fn produce(&self, partition: usize, sink: &mut Sink) -> Result<(), ProduceError>;
@@ -213,6 +229,8 @@ pub(super) struct ProduceExec {
     metrics: ExecutionPlanMetricsSet,
     /// Of all parts: they read the same segments.
     effort: Effort,
+    /// How many rows there are at most, once somebody asked.
+    rows: OnceLock<Option<usize>>,
 }
 
 impl ProduceExec {
@@ -231,6 +249,7 @@ impl ProduceExec {
             limit,
             metrics: ExecutionPlanMetricsSet::new(),
             effort: Effort::new(),
+            rows: OnceLock::new(),
         }
     }
 }
@@ -270,6 +289,43 @@ impl ExecutionPlan for ProduceExec {
         _children: Vec<Arc<dyn ExecutionPlan>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         Ok(Arc::new(Self::new(self.producer.restart(), self.limit)))
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _inputs: &[Arc<Statistics>],
+        args: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        let mut statistics = Statistics::new_unknown(&self.producer.schema());
+        let parts = match args.partition() {
+            Some(_) => self.producer.partitions().max(1),
+            None => 1,
+        };
+        let limit = self.limit.unwrap_or(usize::MAX);
+        let rows = self.rows.get_or_init(|| self.producer.rows_at_most());
+        if let Some(rows) = rows {
+            statistics.num_rows = Precision::Inexact((rows / parts).min(limit));
+        }
+        Ok(Arc::new(statistics))
+    }
+
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        pushed: ChildPushdownResult,
+        _config: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let late = pushed.parent_filters.iter().map(|parent| &parent.filter);
+        let late = late.filter(|filter| snapshot_generation(filter) != 0);
+        let late: Vec<_> = late.cloned().collect();
+        let found = FilterPushdownPropagation::if_all(pushed);
+        if phase != FilterPushdownPhase::Post || late.is_empty() {
+            return Ok(found);
+        }
+        Ok(match self.producer.take_late(&late) {
+            Some(producer) => found.with_updated_node(Arc::new(Self::new(producer, self.limit))),
+            None => found,
+        })
     }
 
     fn execute(

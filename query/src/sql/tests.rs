@@ -590,6 +590,32 @@ fn groups_equal_aggregates_of_rows() {
     }
 }
 
+/// The first rows in an order are those of all rows in this order; what the scan leaves out on the
+/// way is nobody's.
+#[test]
+fn late_filters_leave_out_what_nobody_wants() {
+    let fixture = Fixture::of_many(12_000);
+    let ordered = [
+        "SELECT user_id, note FROM events ORDER BY note DESC",
+        "SELECT user_id FROM events WHERE event = 'view' ORDER BY time DESC, user_id",
+        "SELECT user_id, time, event FROM events ORDER BY event, time, user_id",
+        "SELECT user_id, note FROM events ORDER BY user_id, note",
+        "SELECT note FROM events WHERE date_part('microsecond', time) % 2 = 0 ORDER BY substr(note, 50), note",
+    ];
+    for sql in ordered {
+        let first = format!("{sql} LIMIT 7");
+        let explained = fixture.rows(&format!("EXPLAIN {first}")).join("\n");
+        assert!(explained.contains("late filters=1"), "{explained}");
+        let all = fixture.rows(sql);
+        assert_eq!(fixture.rows(&first), all[..7], "{sql}");
+    }
+    let joined = "SELECT count(*) FROM events e JOIN (SELECT note FROM events WHERE user_id = 'user-77') n \
+                  ON e.note = n.note";
+    assert_eq!(fixture.rows(joined), ["4"]);
+    let least = fixture.rows("SELECT note FROM events ORDER BY note");
+    assert_eq!(fixture.rows("SELECT min(note) FROM events"), least[..1]);
+}
+
 /// Users counted in bitmaps are as many as the rows that DataFusion counts.
 #[test]
 fn users_are_counted_in_bitmaps() {

@@ -340,6 +340,10 @@ impl Producer for UsersProducer {
         })
     }
 
+    fn rows_at_most(&self) -> Option<usize> {
+        usize::try_from(self.context.snapshot.dictionary().len()).ok()
+    }
+
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
         let executor = sink.executor(self.context.as_of);
         let skipped = executor.scan_users(&self.scan, |block| self.block(&block, sink))?;
