@@ -18,7 +18,7 @@ STATEMENTS = {
     "sleepers": ("NOT opened an e-mail in 90 days, over all known users", None),
     "funnel_3": ("funnel view > cart > purchase within 1 day", 20),
     "funnel_5_by_platform": ("funnel of five steps within 1 day, last 30 days, by platform", 20),
-    "weekly_retention": ("retention of visitors as buyers, by week", 20),
+    "weekly_retention": ("retention of visitors as buyers, by week, with the cohorts' sizes", 20),
     "daily_users": ("distinct users by day, all events", 20),
     "sum_by_event": ("GROUP BY event, with a sum", 3),
     "scan": ("two sums and a maximum over all events", None),
@@ -63,7 +63,7 @@ def pugmark(name):
             within => INTERVAL '1 day')""",
         "funnel_5_by_platform": f"""SELECT "by", step, users FROM funnel({steps},
             within => INTERVAL '1 day', last => INTERVAL '30 days', by => platform)""",
-        "weekly_retention": """SELECT cohort, k, users
+        "weekly_retention": """SELECT cohort, size, k, users
             FROM retention(start => 'visit', returns => 'purchase', period => 'week')
             WHERE users > 0""",
         "daily_users": """SELECT date_trunc('day', time), count(DISTINCT user_id) FROM events
@@ -90,23 +90,31 @@ class ClickHouse(Formulations):
         events = f"FROM {self.table} WHERE event IN ('visit', 'purchase') " \
             f"AND time <= {self.moment()}"
         week = "toRelativeWeekNum({}, 'UTC')".format
+        sizes = f"""SELECT toMonday(first) AS cohort, count() AS size FROM (
+            SELECT min(time) AS first FROM {self.table} WHERE event = 'visit'
+            AND time <= {self.moment()} GROUP BY user_id) GROUP BY cohort"""
         return {
-            "arrays by user": f"""SELECT cohort, k, count() FROM (
-                SELECT toMonday(first) AS cohort, arrayJoin(arrayDistinct(arrayMap(
-                t -> {week('t')} - {week('first')}, arrayFilter(t -> t > first, bought)))) AS k
+            "arrays by user": f"""SELECT cohort, size, k, users FROM (
+                SELECT cohort, k, users, sumIf(users, k < 0) OVER (PARTITION BY cohort) AS size
+                FROM (SELECT cohort, k, count() AS users FROM (
+                SELECT toMonday(first) AS cohort, arrayJoin(arrayConcat([toInt64(-1)],
+                arrayDistinct(arrayMap(t -> toInt64({week('t')}) - {week('first')},
+                arrayFilter(t -> t > first, bought))))) AS k
                 FROM (SELECT minIf(time, event = 'visit') AS first,
                 groupArrayIf(time, event = 'purchase') AS bought
                 {events} GROUP BY user_id HAVING countIf(event = 'visit') > 0))
-                GROUP BY cohort, k""",
-            "purchases joined with first visits": f"""SELECT toMonday(first) AS cohort,
-                {week('time')} - {week('first')} AS k, uniqExact(user_id)
+                GROUP BY cohort, k)) WHERE k >= 0""",
+            "purchases joined with first visits, sizes apart": f"""
+                SELECT cohort, size, k, users FROM (SELECT toMonday(first) AS cohort,
+                {week('time')} - {week('first')} AS k, uniqExact(user_id) AS users
                 FROM (SELECT user_id, time FROM {self.table} WHERE event = 'purchase'
                 AND time <= {self.moment()}) AS bought
                 INNER JOIN (SELECT user_id, min(time) AS first FROM {self.table}
                 WHERE event = 'visit' AND time <= {self.moment()}
                 AND user_id IN (SELECT user_id FROM {self.table} WHERE event = 'purchase')
                 GROUP BY user_id) AS visits USING user_id
-                WHERE time > first GROUP BY cohort, k""",
+                WHERE time > first GROUP BY cohort, k) AS cells
+                INNER JOIN ({sizes}) AS sizes USING cohort""",
         }
 
     def daily_users(self):
@@ -144,11 +152,15 @@ def duckdb(name, as_of):
                 (SELECT user_id FROM events WHERE event = 'email_open' AND {last(90)})"""},
         "funnel_3": lambda: {"self joins": _duckdb_funnel(known)},
         "weekly_retention": lambda: {"purchases joined with first visits": f"""
-            SELECT date_trunc('week', first) AS cohort,
-            date_diff('day', date_trunc('week', first), date_trunc('week', time)) // 7 AS k,
-            count(DISTINCT user_id) FROM events JOIN (SELECT user_id, min(time) AS first
-            FROM events WHERE event = 'visit' AND {known} GROUP BY user_id) USING (user_id)
-            WHERE event = 'purchase' AND {known} AND time > first GROUP BY ALL"""},
+            WITH visits AS MATERIALIZED (SELECT user_id, min(time) AS first FROM events
+            WHERE event = 'visit' AND {known} GROUP BY user_id),
+            sizes AS (SELECT date_trunc('week', first) AS cohort, count(*) AS size
+            FROM visits GROUP BY 1)
+            SELECT cohort, any_value(size),
+            date_diff('day', cohort, date_trunc('week', time)) // 7 AS k,
+            count(DISTINCT user_id) FROM events JOIN visits USING (user_id)
+            JOIN sizes ON cohort = date_trunc('week', first)
+            WHERE event = 'purchase' AND {known} AND time > first GROUP BY cohort, k"""},
         "daily_users": lambda: {
             "count distinct": """SELECT date_trunc('day', time), count(DISTINCT user_id)
                 FROM events GROUP BY 1""",
