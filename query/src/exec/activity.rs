@@ -66,6 +66,15 @@ impl Place<'_> {
         let one_run = (self.segment, self.name) == (other.segment, other.name);
         (one_run && !self.tied && !other.tied).then_some(self.row > other.row)
     }
+
+    /// Takes the place of what is known where it is earlier (later).
+    fn put(self, known: &mut Option<Self>, end: End) {
+        match known {
+            Some(known) if known.time == self.time => known.tied = true,
+            Some(known) if (known.time < self.time) == (end == End::First) => {}
+            _ => *known = Some(self),
+        }
+    }
 }
 
 /// Which of a user's events.
@@ -93,40 +102,58 @@ impl<'a> Active<'_, 'a> {
             }
             effort::rows(users.len());
             let times = run.times(rows.clone())?;
+            let mut asked: Vec<(usize, Range<usize>)> = Vec::with_capacity(users.len());
             let mut next = 0;
             run.rows_of_users(self.key, users, |low, own| {
                 while users[next] < low {
                     next += 1;
                 }
                 let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
-                let Some(index) = index_at(&times, own, range, end) else {
-                    return;
-                };
-                let place = Place {
-                    time: times.get(index),
-                    segment,
-                    name: run.name(),
-                    row: rows.start + index as u32,
-                    tied: false,
-                };
-                let known: &mut Option<Place<'_>> = &mut found[next];
-                match known {
-                    Some(known) if known.time == place.time => known.tied = true,
-                    Some(known) if (known.time < place.time) == (end == End::First) => {}
-                    _ => *known = Some(place),
+                // Damaged counts could leave a user without rows.
+                if !own.is_empty() {
+                    asked.push((next, own));
                 }
             })?;
+            // One of a user's times mostly decides. It is hardly ever in the cache; nothing here
+            // waits for it, so that many are under way at a time.
+            let outermost = asked.iter().map(|(_, own)| match end {
+                End::First => times.get(own.start),
+                End::Last => times.get(own.end - 1),
+            });
+            let outermost: Vec<i64> = outermost.collect();
+            for ((user, own), outermost) in asked.into_iter().zip(outermost) {
+                if let Some(index) = index_at(&times, own, outermost, range, end) {
+                    let place = Place {
+                        time: times.get(index),
+                        segment,
+                        name: run.name(),
+                        row: rows.start + index as u32,
+                        tied: false,
+                    };
+                    place.put(&mut found[user], end);
+                }
+            }
         }
         Ok(found)
     }
 }
 
-/// The index of a user's first or last time in the range.
-fn index_at(times: &Times<'_>, own: Range<usize>, range: TimeRange, end: End) -> Option<usize> {
-    let index = match (end, range.last.checked_add(1)) {
-        (End::First, _) => times.first_from(own.clone(), range.first),
-        (End::Last, Some(next)) => times.first_from(own.clone(), next).checked_sub(1)?,
-        (End::Last, None) => own.end.checked_sub(1)?,
+/// The index of a user's first or last time in the range; `outermost` is the first or last of all.
+fn index_at(
+    times: &Times<'_>,
+    own: Range<usize>,
+    outermost: i64,
+    range: TimeRange,
+    end: End,
+) -> Option<usize> {
+    let index = match end {
+        End::First if outermost >= range.first => own.start,
+        End::First => times.first_from(own.clone(), range.first),
+        End::Last if outermost <= range.last => own.end - 1,
+        // Later times than the range's last there are, so there is a next one.
+        End::Last => times
+            .first_from(own.clone(), range.last + 1)
+            .checked_sub(1)?,
     };
     (own.contains(&index) && range.contains(times.get(index))).then_some(index)
 }
@@ -200,11 +227,12 @@ impl<'a> Activity<'a> {
         Ok(Some(Self { periods, runs }))
     }
 
-    /// Those of `within` who are active, by period; periods without anybody are left out.
+    /// Those of `within`, or all, who are active, by period; periods without anybody are left out.
+    /// The morsel is a whole container.
     fn users(
         &self,
         morsel: &Morsel,
-        within: &Words,
+        within: Option<&Words>,
         worker: &mut Worker<'_>,
     ) -> Result<ByPeriod, QueryError> {
         let Worker {
@@ -214,11 +242,18 @@ impl<'a> Activity<'a> {
             ..
         } = worker;
         let traits = TraitTable::default();
+        let everyone = Words::of_range(morsel.lows.clone());
         let mut found = ByPeriod::new();
         for (number, exists) in &self.periods {
             control.check()?;
-            let bounds = exists.bounds(morsel)?;
-            let users = exists.users(morsel, &bounds, within, &traits, starts, skipped)?;
+            let mut users = Words::new();
+            if exists.is_certain() {
+                exists.add_certain(morsel.key, &mut users)?;
+                within.into_iter().for_each(|within| users.and(within));
+            } else {
+                let (bounds, within) = (exists.bounds(morsel)?, within.unwrap_or(&everyone));
+                users = exists.users(morsel, &bounds, within, &traits, starts, skipped)?;
+            }
             if !users.is_empty() {
                 found.push((*number, users));
             }
@@ -272,12 +307,10 @@ impl Executor {
             |(worker, memory, sum), morsel| {
                 worker.reserve()?;
                 memory.at_least(set_bytes + byte_len(sum))?;
-                let within = match &users {
-                    Some(users) => users.users(morsel, worker)?,
-                    None => Words::of_range(morsel.lows.clone()),
-                };
+                let within = users.as_ref().map(|users| users.users(morsel, worker));
+                let within = within.transpose()?;
                 let found = activities.iter();
-                let found = found.map(|activity| activity.users(morsel, &within, worker));
+                let found = found.map(|activity| activity.users(morsel, within.as_ref(), worker));
                 let active = Active {
                     key: morsel.key,
                     users: found.collect::<Result<_, _>>()?,

@@ -153,13 +153,31 @@ impl<'a> Exists<'a> {
             .any(|source| matches!(source, Source::Rows(_)))
     }
 
+    /// True where bitmaps alone answer.
+    pub(crate) fn is_certain(&self) -> bool {
+        let certain = |source: &Source<'_>| matches!(source, Source::Users(_) | Source::Days(_));
+        self.sources.iter().all(certain)
+    }
+
+    /// Adds the users of a container of whom bitmaps tell that they have such an event.
+    pub(crate) fn add_certain(&self, key: u16, found: &mut Words) -> Result<(), Corruption> {
+        for source in &self.sources {
+            match source {
+                Source::Users(users) => users.or_into(key, found),
+                Source::Days(days) => days.or_into(key, found)?,
+                Source::Edge { .. } | Source::Rows(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What bitmaps alone tell of the morsel's users.
     pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<Bounds, Corruption> {
         let mut bounds = Bounds::default();
+        self.add_certain(morsel.key, &mut bounds.surely)?;
         for source in &self.sources {
             match source {
-                Source::Users(users) => users.or_into(morsel.key, &mut bounds.surely),
-                Source::Days(days) => days.or_into(morsel.key, &mut bounds.surely)?,
+                Source::Users(_) | Source::Days(_) => {}
                 Source::Edge { users, .. } => users.or_into(morsel.key, &mut bounds.possibly),
                 Source::Rows(scan) => {
                     let users = scan.run.users()?;

@@ -46,29 +46,26 @@ impl Period {
     }
 
     /// Takes in the starts and returns of the day that follows; who was `seen` starts no more.
-    fn day(&mut self, started: Option<&Words>, returned: Option<&Words>, seen: &Words) {
-        if let Some(returned) = returned {
-            let mut again = returned.clone();
-            again.and(&self.cohort);
-            self.again.or(&again);
-            self.returned.or(returned);
-        }
-        if let Some(started) = started {
-            let mut fresh = started.clone();
-            fresh.and_not(seen);
-            fresh.and_not(&self.cohort);
-            self.cohort.or(&fresh);
-            if let Some(returned) = returned {
-                fresh.and(returned);
-                self.open.or(&fresh);
-            }
+    fn day(&mut self, started: &Words, returned: &Words, seen: &Words) {
+        let (started, returned) = (started.as_slice(), returned.as_slice());
+        let (seen, cohort) = (seen.as_slice(), self.cohort.as_mut_slice());
+        let (again, open) = (self.again.as_mut_slice(), self.open.as_mut_slice());
+        let all_returned = self.returned.as_mut_slice();
+        // One pass over all of them.
+        for word in 0..started.len() {
+            again[word] |= returned[word] & cohort[word];
+            all_returned[word] |= returned[word];
+            let fresh = started[word] & !seen[word] & !cohort[word];
+            cohort[word] |= fresh;
+            open[word] |= fresh & returned[word];
         }
     }
 }
 
 /// The periods of a container's users, ascending.
 fn periods(retention: &Retention, starts: &ByPeriod, returns: &ByPeriod) -> Vec<Period> {
-    let on = |days: &'_ ByPeriod, day| days.binary_search_by_key(&day, |(day, _)| *day).ok();
+    let nobody = Words::new();
+    let on = |days: &ByPeriod, day| days.binary_search_by_key(&day, |(day, _)| *day).ok();
     let days: BTreeSet<i64> = starts.iter().chain(returns).map(|(day, _)| *day).collect();
     let mut periods: Vec<Period> = Vec::new();
     let mut seen = Words::new();
@@ -82,8 +79,8 @@ fn periods(retention: &Retention, starts: &ByPeriod, returns: &ByPeriod) -> Vec<
             periods.push(Period::new(number));
         }
         if let Some(period) = periods.last_mut() {
-            let started = on(starts, day).map(|place| &starts[place].1);
-            let returned = on(returns, day).map(|place| &returns[place].1);
+            let started = on(starts, day).map_or(&nobody, |place| &starts[place].1);
+            let returned = on(returns, day).map_or(&nobody, |place| &returns[place].1);
             period.day(started, returned, &seen);
         }
     }
