@@ -24,6 +24,7 @@ impl Default for Words {
 
 impl Words {
     /// The empty set.
+    #[inline]
     pub fn new() -> Self {
         Self {
             words: Box::new([0; CONTAINER_WORDS]),
@@ -43,31 +44,37 @@ impl Words {
     }
 
     /// The bits, lowest place first.
+    #[inline]
     pub fn as_slice(&self) -> &[u64; CONTAINER_WORDS] {
         &self.words
     }
 
     /// The bits, to be changed in place.
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u64; CONTAINER_WORDS] {
         &mut self.words
     }
 
     /// Adds one place.
+    #[inline]
     pub fn insert(&mut self, low: u16) {
         self.words[usize::from(low >> 6)] |= 1 << (low & 63);
     }
 
     /// Adds one place where `holds`, without a branch.
+    #[inline]
     pub fn insert_if(&mut self, low: u16, holds: bool) {
         self.words[usize::from(low >> 6)] |= u64::from(holds) << (low & 63);
     }
 
     /// Removes one place.
+    #[inline]
     pub fn remove(&mut self, low: u16) {
         self.words[usize::from(low >> 6)] &= !(1 << (low & 63));
     }
 
     /// True where the place is a member.
+    #[inline]
     pub fn contains(&self, low: u16) -> bool {
         self.words[usize::from(low >> 6)] >> (low & 63) & 1 != 0
     }
@@ -110,11 +117,13 @@ impl Words {
     }
 
     /// Adds the members of `other`.
+    #[inline]
     pub fn or(&mut self, other: &Self) {
         self.zip(other, |word, other| *word |= other);
     }
 
     /// Keeps the members that are in `other` too.
+    #[inline]
     pub fn and(&mut self, other: &Self) {
         self.zip(other, |word, other| *word &= other);
     }
@@ -125,16 +134,19 @@ impl Words {
     }
 
     /// How many members are in `other` too.
+    #[inline]
     pub fn common_len(&self, other: &Self) -> u32 {
         let pairs = self.words.iter().zip(other.words.iter());
         pairs.map(|(word, other)| (word & other).count_ones()).sum()
     }
 
     /// Removes the members of `other`.
+    #[inline]
     pub fn and_not(&mut self, other: &Self) {
         self.zip(other, |word, other| *word &= !other);
     }
 
+    #[inline]
     fn zip(&mut self, other: &Self, apply: impl Fn(&mut u64, u64)) {
         for (word, &other) in self.words.iter_mut().zip(other.words.iter()) {
             apply(word, other);
@@ -142,11 +154,13 @@ impl Words {
     }
 
     /// Number of members.
+    #[inline]
     pub fn len(&self) -> u32 {
         self.words.iter().map(|word| word.count_ones()).sum()
     }
 
     /// True where there is no member.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.words.iter().all(|&word| word == 0)
     }
@@ -183,6 +197,7 @@ impl Words {
     }
 
     /// The members, ascending.
+    #[inline]
     pub fn iter(&self) -> WordIter<'_> {
         WordIter {
             words: &self.words,
@@ -228,6 +243,7 @@ pub struct WordIter<'a> {
 impl Iterator for WordIter<'_> {
     type Item = u16;
 
+    #[inline]
     fn next(&mut self) -> Option<u16> {
         while self.rest == 0 {
             self.index += 1;

@@ -36,6 +36,7 @@ pub enum Offsets<'a> {
 
 impl<'a> Times<'a> {
     /// Number of times.
+    #[inline]
     pub fn len(&self) -> usize {
         match self.offsets {
             Offsets::U16(offsets) => offsets.len(),
@@ -45,11 +46,13 @@ impl<'a> Times<'a> {
     }
 
     /// True where there is no time.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The offset at `index`, in units. Panics where `index` is out of range, as slices do.
+    #[inline]
     pub fn offset(&self, index: usize) -> u64 {
         match self.offsets {
             Offsets::U16(offsets) => u64::from(offsets[index]),
@@ -60,17 +63,20 @@ impl<'a> Times<'a> {
 
     /// The time at `index`, in microseconds since 1970-01-01 UTC. Panics where `index` is out of
     /// range, as slices do.
+    #[inline]
     pub fn get(&self, index: usize) -> i64 {
         self.time_of(self.offset(index))
     }
 
     /// The time that an offset stands for.
+    #[inline]
     pub fn time_of(&self, offset: u64) -> i64 {
         self.base
             .wrapping_add(offset.wrapping_mul(self.unit_micros) as i64)
     }
 
     /// The smallest offset whose time is at least `time`: a bound to compare offsets with.
+    #[inline]
     pub fn offset_from(&self, time: i64) -> u64 {
         if time <= self.base {
             return 0;
@@ -87,6 +93,7 @@ impl<'a> Times<'a> {
 
     /// The first index of `within`, whose times ascend, that is at `time` or later; its end where
     /// none is. Panics where `within` is out of range, as slices do.
+    #[inline]
     pub fn first_from(&self, within: Range<usize>, time: i64) -> usize {
         let start = within.start;
         let found = match self.offsets {
@@ -97,6 +104,7 @@ impl<'a> Times<'a> {
         start + found
     }
 
+    #[inline]
     fn lower_bound<T: Copy + Ord + TryFrom<u64>>(&self, offsets: &[T], time: i64) -> usize {
         let Ok(bound) = T::try_from(self.offset_from(time)) else {
             return offsets.len();

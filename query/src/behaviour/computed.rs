@@ -50,7 +50,8 @@ pub(crate) struct Computation {
 /// properties, traits, the event's name or its time.
 ///
 /// ```
-/// use pugmark_query::{Value, computed, event, property};
+/// use pugmark_engine::Value;
+/// use pugmark_query::{computed, event, property};
 /// let total = computed("price * quantity", [property("price"), property("quantity")], |of| {
 ///     match of {
 ///         [Some(Value::F64(price)), Some(Value::I64(quantity))] => Some(Value::F64(price * *quantity as f64)),

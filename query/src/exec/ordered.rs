@@ -4,9 +4,10 @@
 //! asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
 //! times looked at, in the map, back from their last step.
 
-use pugmark_engine::Snapshot;
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::UserStarts;
+use pugmark_engine::segment::{DaySpan, UserStarts};
+use pugmark_engine::time::day_of;
+use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{
     Attribute, Condition, Entries, Funnel, FunnelMode, Operand, TimeRange, Truth,
@@ -37,6 +38,8 @@ pub(crate) struct Ordered<'a> {
     settled: Option<i64>,
     by: Option<String>,
     times: bool,
+    /// Who may have an event of the first step before the range.
+    early: Vec<DaySpan<'a>>,
 }
 
 /// Working memory of a thread.
@@ -84,6 +87,13 @@ impl<'a> Ordered<'a> {
         let settled = funnel
             .within
             .map(|within| as_of.saturating_sub(within.micros));
+        let mut early = Vec::new();
+        for run in runs.iter().filter(|run| run.step == 0).map(|of| of.run) {
+            if run.min_time() < range.first {
+                let days = day_of(run.min_time())..=day_of(range.first - 1);
+                early.push(run.span_users(days)?);
+            }
+        }
         Ok(Some(Self {
             entered: Exists::prepare(snapshot, &funnel.steps[0].condition, range)?,
             steps: funnel.steps.len(),
@@ -93,6 +103,7 @@ impl<'a> Ordered<'a> {
             settled,
             by,
             times: funnel.times,
+            early,
         }))
     }
 
@@ -154,8 +165,34 @@ impl<'a> Ordered<'a> {
         };
         match &self.by {
             None => user.tally_plain(&mut rows, entered, tally),
-            Some(by) => user.tally_groups(&mut rows, entered, by, tally),
+            Some(by) => {
+                let alone = match self.times {
+                    true => Words::new(),
+                    false => self.alone(morsel.key, entered, user.users.get(1))?,
+                };
+                user.tally_groups(&mut rows, entered, &alone, by, tally)
+            }
         }
+    }
+
+    /// Those of `entered` who come to no further step, and whose first event of all of the first step
+    /// is the first in the range: nobody's times need a look.
+    fn alone(
+        &self,
+        key: u16,
+        entered: &Words,
+        further: Option<&Words>,
+    ) -> Result<Words, Corruption> {
+        let mut early = Words::new();
+        for days in &self.early {
+            days.or_into(key, &mut early)?;
+        }
+        let mut alone = entered.clone();
+        alone.and_not(&early);
+        further
+            .into_iter()
+            .for_each(|further| alone.and_not(further));
+        Ok(alone)
     }
 
     fn is_open(&self, start: i64) -> bool {
@@ -211,23 +248,35 @@ impl Matching<'_, '_> {
         Ok(())
     }
 
-    /// Counts users for the value that the first event of their chain has.
+    /// Counts users for the value that the first event of their chain has; those who are `alone` have
+    /// a chain of their first event.
     fn tally_groups(
         &mut self,
         rows: &mut StepRows<'_, '_>,
         entered: &Words,
+        alone: &Words,
         by: &str,
         tally: &mut FunnelTally,
     ) -> Result<(), QueryError> {
         let mut groups = rows.groups(0, by)?;
         let settled = self.ordered.settled.unwrap_or(i64::MAX);
         let may_be_open = rows.reaches_beyond(0, settled);
-        rows.visit(entered, |rows, low| {
+        rows.visit(alone, |rows, _| {
+            if let Some((stretch, event)) = rows.first_event(0) {
+                let group = rows.group(&mut groups, stretch, event, tally)?;
+                let open = may_be_open && !tally.is_open(group) && self.ordered.has_open(rows);
+                tally.add_level(group, 1, open);
+            }
+            Ok(())
+        })?;
+        let mut others = entered.clone();
+        others.and_not(alone);
+        rows.visit(&others, |rows, low| {
             self.find_chain(rows, low)?;
             let Some(first) = self.chain.first() else {
                 return Ok(());
             };
-            let group = rows.group(&mut groups, first, tally)?;
+            let group = rows.group(&mut groups, first.stretch, first.event, tally)?;
             let open = may_be_open && !tally.is_open(group) && self.ordered.has_open(rows);
             if self.ordered.times {
                 self.add_times(group, open, tally);

@@ -199,6 +199,14 @@ impl<'m, 'a> StepRows<'m, 'a> {
         None
     }
 
+    /// Stretch and number of the user's first event of `step`.
+    pub(super) fn first_event(&mut self, step: usize) -> Option<(usize, usize)> {
+        (0..self.stretches).find_map(|stretch| {
+            let events = self.events(step, stretch);
+            (!events.is_empty()).then_some((stretch, events.start))
+        })
+    }
+
     /// Source of an event, and its row counted from the source's first.
     fn origin(&self, step: usize, stretch: usize, event: usize) -> (usize, u32) {
         let place = step * self.stretches + stretch;
@@ -226,10 +234,11 @@ impl<'m, 'a> StepRows<'m, 'a> {
     pub(super) fn group(
         &self,
         groups: &mut Groups<'a>,
-        link: &Link,
+        stretch: usize,
+        event: usize,
         tally: &mut FunnelTally,
     ) -> Result<GroupId, Corruption> {
-        let (source, row) = self.origin(0, link.stretch, link.event);
+        let (source, row) = self.origin(0, stretch, event);
         groups.columns[source - groups.first].group(row, tally)
     }
 }
