@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use pugmark_engine::Scalar;
 
+use super::computed::Computed;
 use super::condition::{Comparison, Condition, Operand, Truth};
 use super::literal::{Literal, compare};
 
@@ -134,6 +135,24 @@ impl Condition {
                 parts.iter().for_each(|part| part.collect_reads(reads));
             }
             Self::Not(inner) => inner.collect_reads(reads),
+        }
+    }
+
+    /// The expressions that this looks at.
+    pub(crate) fn expressions(&self) -> Vec<&Computed> {
+        match self {
+            Self::Constant(_) => Vec::new(),
+            Self::Compare { operand, .. }
+            | Self::In { operand, .. }
+            | Self::Text { operand, .. }
+            | Self::IsNull(operand) => match operand {
+                Operand::Computed(computed) => vec![computed],
+                _ => Vec::new(),
+            },
+            Self::And(parts) | Self::Or(parts) => {
+                parts.iter().flat_map(Self::expressions).collect()
+            }
+            Self::Not(inner) => inner.expressions(),
         }
     }
 

@@ -9,6 +9,7 @@ use pugmark_engine::codec::ColumnView;
 use pugmark_engine::{Corruption, Value};
 
 use super::condition::Operand;
+use crate::exec::QueryError;
 
 /// What is computed of an event: an [`Operand`] beside its properties.
 #[derive(Clone)]
@@ -20,10 +21,19 @@ struct Inner {
     function: Box<dyn Compute>,
 }
 
+/// Told how many bytes more the results hold, now and then; fails where there is no room for them,
+/// or where the query must stop.
+pub(crate) type Keep<'k> = &'k mut dyn FnMut(usize) -> Result<(), QueryError>;
+
 /// A function of some events' values, computed for many events at once.
 pub(crate) trait Compute: Send + Sync {
     /// The results for `events` events: `inputs` has what each operand is for each of them.
-    fn compute(&self, inputs: &[Input<'_>], events: usize) -> Result<Computation, Corruption>;
+    fn compute(
+        &self,
+        inputs: &[Input<'_>],
+        events: usize,
+        keep: Keep<'_>,
+    ) -> Result<Computation, QueryError>;
 }
 
 /// What an operand is for some events.
@@ -92,14 +102,32 @@ impl Computed {
         &self,
         inputs: &[Input<'_>],
         events: usize,
-    ) -> Result<Computation, Corruption> {
-        self.0.function.compute(inputs, events)
+        keep: Keep<'_>,
+    ) -> Result<Computation, QueryError> {
+        self.0.function.compute(inputs, events, keep)
     }
 
-    /// The result for one event. Values that are given are not damaged, so neither is it.
+    /// The result for one event. Values that are given are not damaged, and nothing is kept, so this
+    /// cannot fail.
     pub(crate) fn of_one(&self, inputs: Vec<Option<Value>>) -> Computation {
         let inputs: Vec<_> = inputs.into_iter().map(Input::Same).collect();
-        self.compute(&inputs, 1).unwrap_or_default()
+        self.compute(&inputs, 1, &mut |_| Ok(()))
+            .unwrap_or_default()
+    }
+}
+
+/// Bytes that a value holds beside itself.
+pub(crate) fn held_bytes(value: &Option<Value>) -> usize {
+    match value {
+        Some(Value::Text(text)) => text.capacity(),
+        Some(Value::List(list)) => {
+            let texts = list.iter().map(|element| match element {
+                Value::Text(text) => text.capacity(),
+                _ => 0,
+            });
+            list.capacity() * size_of::<Value>() + texts.sum::<usize>()
+        }
+        _ => 0,
     }
 }
 
@@ -149,7 +177,12 @@ impl<F> Compute for ByEvent<F>
 where
     F: Fn(&[Option<Value>]) -> Option<Value> + Send + Sync,
 {
-    fn compute(&self, inputs: &[Input<'_>], events: usize) -> Result<Computation, Corruption> {
+    fn compute(
+        &self,
+        inputs: &[Input<'_>],
+        events: usize,
+        keep: Keep<'_>,
+    ) -> Result<Computation, QueryError> {
         let mut found = Computation::default();
         let mut values = Vec::with_capacity(inputs.len());
         for event in 0..events {
@@ -158,7 +191,9 @@ where
                 let value = input.value(event)?;
                 values.push(value.filter(|value| *value != Value::Null));
             }
-            found.values.push((self.0)(&values));
+            let value = (self.0)(&values);
+            keep(held_bytes(&value))?;
+            found.values.push(value);
         }
         Ok(found)
     }

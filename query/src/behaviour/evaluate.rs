@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use pugmark_engine::{Scalar, Value};
 
-use super::computed::Computation;
+use super::computed::{Computation, Computed};
 use super::condition::{Condition, Operand, Truth};
 use super::literal::{Literal, compare};
 
@@ -21,6 +21,11 @@ pub trait EventRow {
     fn property(&self, name: &str) -> Option<&Value>;
     /// A trait of its user, if the user has it.
     fn user_trait(&self, name: &str) -> Option<&Value>;
+    /// What an expression comes to for it, and 1 where computing that failed, where it is known
+    /// already.
+    fn known(&self, _computed: &Computed) -> Option<(Option<Value>, u64)> {
+        None
+    }
 }
 
 /// How many values comparisons could not use for their type, or could not be computed, by property,
@@ -72,9 +77,11 @@ impl Condition {
                 compare(scalar, literal).map(|ordering| comparison.accepts(ordering))
             }),
             Self::In { operand, literals } => {
+                let (value, failed) = operand_value(operand, row);
+                skipped.add(operand, failed);
                 let mut truth = Truth::False;
                 for literal in literals {
-                    truth = truth.or(test(operand, row, skipped, |scalar| {
+                    truth = truth.or(test_value(operand, &value, skipped, |scalar| {
                         compare(scalar, literal).map(std::cmp::Ordering::is_eq)
                     }));
                 }
@@ -110,8 +117,18 @@ fn test(
     skipped: &mut Skipped,
     test: impl Fn(Scalar<'_>) -> Option<bool>,
 ) -> Truth {
-    let mut truth = None;
-    let (value, mut unusable) = operand_value(operand, row);
+    let (value, failed) = operand_value(operand, row);
+    skipped.add(operand, failed);
+    test_value(operand, &value, skipped, test)
+}
+
+fn test_value(
+    operand: &Operand,
+    value: &Option<Cow<'_, Value>>,
+    skipped: &mut Skipped,
+    test: impl Fn(Scalar<'_>) -> Option<bool>,
+) -> Truth {
+    let (mut truth, mut unusable) = (None, 0);
     for scalar in value.iter().flat_map(|value| value.scalars()) {
         match test(scalar) {
             Some(passes) => truth = Some(truth.unwrap_or(false) || passes),
@@ -133,6 +150,9 @@ pub(crate) fn operand_value<'a>(
         Operand::Property(name) => row.property(name).map(Cow::Borrowed),
         Operand::Trait(name) => row.user_trait(name).map(Cow::Borrowed),
         Operand::Computed(computed) => {
+            if let Some((value, failed)) = row.known(computed) {
+                return (value.map(Cow::Owned), failed);
+            }
             let inputs = computed.inputs().iter();
             let inputs = inputs.map(|input| operand_value(input, row).0.map(Cow::into_owned));
             let Computation { mut values, failed } = computed.of_one(inputs.collect());

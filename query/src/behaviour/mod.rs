@@ -33,9 +33,9 @@ pub use attribution::{
     Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
     AttributionUsersResult, TouchKey,
 };
-#[cfg(feature = "sql")]
-pub(crate) use computed::Compute;
 pub(crate) use computed::{Computation, Input};
+#[cfg(feature = "sql")]
+pub(crate) use computed::{Compute, Keep, held_bytes};
 pub use computed::{Computed, computed};
 pub use condition::{
     Comparison, Condition, Operand, TextTest, Truth, any, event, event_name, property, time,

@@ -24,6 +24,10 @@ use super::traits::TraitTable;
 use super::users::PreparedUsers;
 use super::worker::Worker;
 
+/// What a user's first or last event takes while it is looked for.
+const EVENT_BYTES: usize =
+    2 * (size_of::<Option<Place<'_>>>() + size_of::<(usize, Range<usize>)>());
+
 /// Most periods: the sets of all of them are held at once. Beyond, reading rows is as fast.
 const MOST_PERIODS: u64 = 400;
 
@@ -252,7 +256,7 @@ impl<'a> Activity<'a> {
                 within.into_iter().for_each(|within| users.and(within));
             } else {
                 let (bounds, within) = (exists.bounds(morsel)?, within.unwrap_or(&everyone));
-                users = exists.users(morsel, &bounds, within, &traits, starts, skipped)?;
+                users = exists.users(morsel, &bounds, within, &traits, control, starts, skipped)?;
             }
             if !users.is_empty() {
                 found.push((*number, users));
@@ -293,8 +297,8 @@ impl Executor {
             .iter()
             .map(|activity| activity.periods.len())
             .sum();
-        // What is found, and as much to compute with. Reading rows takes less.
-        let set_bytes = 2 * sets * (CONTAINER_BITS / 8);
+        // What is found, as much to compute with, and the events of a container's users.
+        let set_bytes = 2 * sets * (CONTAINER_BITS / 8) + CONTAINER_BITS * EVENT_BYTES;
         if self.threads().saturating_mul(set_bytes) > control.room() / 2 {
             return Ok(None);
         }

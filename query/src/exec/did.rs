@@ -181,15 +181,19 @@ impl<'a> PreparedDid<'a> {
         match &self.way {
             Way::Exists { with, without } => {
                 let Worker {
-                    starts, skipped, ..
+                    control,
+                    starts,
+                    skipped,
+                    ..
                 } = worker;
                 let mut parts = [with].into_iter().chain(without).zip(parts);
                 let mut found = Words::new();
                 if let Some((with, bounds)) = parts.next() {
-                    found = with.users(morsel, bounds, within, traits, starts, skipped)?;
+                    found = with.users(morsel, bounds, within, traits, control, starts, skipped)?;
                 }
                 for (exists, bounds) in parts {
-                    let others = exists.users(morsel, bounds, &found, traits, starts, skipped)?;
+                    let others =
+                        exists.users(morsel, bounds, &found, traits, control, starts, skipped)?;
                     found.and_not(&others);
                 }
                 Ok(found)
@@ -315,6 +319,7 @@ fn count_run(
     worker: &mut Worker<'_>,
 ) -> Result<(), QueryError> {
     let Worker {
+        control,
         starts,
         counts,
         skipped,
@@ -323,7 +328,7 @@ fn count_run(
     let Some(rows) = source.rows_of(morsel, starts)? else {
         return Ok(());
     };
-    let verdicts = source.evaluate(&rows, morsel, traits, skipped)?;
+    let verdicts = source.evaluate(&rows, morsel, traits, control, skipped)?;
     let times = source.run.times(rows.range.clone())?;
     for low in morsel.lows.clone() {
         let (start, end) = (rows.starts[low as usize], rows.starts[low as usize + 1]);

@@ -17,7 +17,7 @@ use crate::behaviour::{
     Condition, Notices, Operand, Reads as OperandReads, Segment, Skipped, TimeRange, Truth,
 };
 
-use super::computed::{bytes_per_event, of_gathered};
+use super::computed::of_gathered;
 use super::control::{Control, QueryError};
 use super::gather::RowRef;
 use super::morsel::{self, Morsel};
@@ -300,8 +300,8 @@ impl<'a, 'q> Prepared<'a, 'q> {
         for operand in &self.reads.operands {
             computed.push(match operand {
                 Operand::Computed(one) => {
-                    memory.grow(gather.rows.len() * bytes_per_event(one))?;
-                    let found = of_gathered(one, &self.scan, gather, &traits)?;
+                    let from = (&self.scan, &*gather, &traits);
+                    let found = of_gathered(one, from, control, &mut memory)?;
                     skipped.add(operand, found.failed);
                     found.values
                 }

@@ -15,6 +15,7 @@ use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Skipped, TimeRange, Truth};
 
+use super::control::{Control, QueryError};
 use super::effort;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan};
@@ -191,15 +192,20 @@ impl<'a> Exists<'a> {
 
     /// Those of `within`, which are users of the morsel, that have such an event. `bounds` are
     /// those of the morsel, `starts` is working memory.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "few call sites, each names what it has"
+    )]
     pub(crate) fn users(
         &self,
         morsel: &Morsel,
         bounds: &Bounds,
         within: &Words,
         traits: &TraitTable,
+        control: &Control,
         starts: &mut [u32],
         skipped: &mut Skipped,
-    ) -> Result<Words, Corruption> {
+    ) -> Result<Words, QueryError> {
         let mut found = bounds.surely.clone();
         found.and(within);
         let mut open = bounds.possibly.clone();
@@ -218,7 +224,9 @@ impl<'a> Exists<'a> {
                     rows_in_range(*run, morsel.key, self.scan.range, &candidates, &mut found)?;
                 }
                 Source::Rows(scan) => {
-                    self.collect_rows(scan, morsel, &open, traits, starts, skipped, &mut found)?;
+                    self.collect_rows(
+                        scan, morsel, &open, traits, control, starts, skipped, &mut found,
+                    )?;
                 }
             }
             open.and_not(&found);
@@ -236,14 +244,15 @@ impl<'a> Exists<'a> {
         morsel: &Morsel,
         within: &Words,
         traits: &TraitTable,
+        control: &Control,
         starts: &mut [u32],
         skipped: &mut Skipped,
         found: &mut Words,
-    ) -> Result<(), Corruption> {
+    ) -> Result<(), QueryError> {
         let Some(rows) = scan.rows_of(morsel, starts)? else {
             return Ok(());
         };
-        let verdicts = scan.evaluate(&rows, morsel, traits, skipped)?;
+        let verdicts = scan.evaluate(&rows, morsel, traits, control, skipped)?;
         let times = scan.run.times(rows.range.clone())?;
         for low in within.iter().map(u32::from) {
             let first = rows.range.start;

@@ -16,6 +16,8 @@ use crate::behaviour::{
     Truth, compare,
 };
 
+use super::control::{Control, QueryError};
+use super::memory::Reservation;
 use super::traits::TraitTable;
 
 /// Where a condition holds and where it is unknown, among neighbouring rows.
@@ -135,6 +137,7 @@ pub(crate) struct Rows<'a> {
     /// The lower half of each row's user, where a condition reads traits.
     pub(crate) lows: &'a [u16],
     pub(crate) traits: &'a TraitTable,
+    pub(crate) control: &'a Control,
 }
 
 /// What a leaf of a condition asks of a value.
@@ -160,7 +163,7 @@ pub(crate) fn evaluate(
     condition: &Condition,
     rows: &Rows<'_>,
     skipped: &mut Skipped,
-) -> Result<Truths, Corruption> {
+) -> Result<Truths, QueryError> {
     let count = rows.range.len();
     match condition {
         Condition::Constant(truth) => Ok(Truths::all(count, *truth)),
@@ -169,6 +172,10 @@ pub(crate) fn evaluate(
             comparison,
             literal,
         } => leaf(operand, Leaf::Compare(*comparison, literal), rows, skipped),
+        Condition::In {
+            operand: operand @ Operand::Computed(computed),
+            literals,
+        } => computed_in((operand, computed), literals, rows, skipped),
         Condition::In { operand, literals } => {
             let mut found = Truths::all(count, Truth::False);
             for literal in literals {
@@ -210,7 +217,7 @@ fn leaf(
     leaf: Leaf<'_>,
     rows: &Rows<'_>,
     skipped: &mut Skipped,
-) -> Result<Truths, Corruption> {
+) -> Result<Truths, QueryError> {
     let mut found = Truths::all(rows.range.len(), Truth::Unknown);
     let mut unusable = 0;
     match operand {
@@ -240,50 +247,19 @@ fn leaf(
             }
         }
         Operand::Computed(computed) => {
-            let of = computed_values(computed, rows)?;
-            unusable += of.failed;
-            for (index, value) in of.values.iter().enumerate() {
+            let failed = each_value(computed, rows, |index, value| {
                 for scalar in value.iter().flat_map(Value::scalars) {
                     match leaf.verdict(scalar) {
                         Some(holds) => found.set(index, holds),
                         None => unusable += 1,
                     }
                 }
-            }
+            })?;
+            unusable += failed;
         }
     }
     skipped.add(operand, unusable);
     Ok(found)
-}
-
-/// What an expression comes to for each of the rows.
-fn computed_values(computed: &Computed, rows: &Rows<'_>) -> Result<Computation, Corruption> {
-    let inputs = computed.inputs().iter().map(|input| input_of(input, rows));
-    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
-    computed.compute(&inputs, rows.range.len())
-}
-
-fn input_of<'a>(operand: &Operand, rows: &Rows<'a>) -> Result<Input<'a>, Corruption> {
-    let count = rows.range.len();
-    Ok(match operand {
-        Operand::Property(name) => Input::Rows(rows.properties.get(name)?, rows.range.clone()),
-        Operand::Time => {
-            let times = (0..count).map(|index| rows.times.get(index));
-            Input::Values(times.map(|time| Some(Value::Timestamp(time))).collect())
-        }
-        Operand::EventName => match &rows.names {
-            None => Input::Same(Some(Value::Text(rows.run.name().to_owned()))),
-            Some(names) => {
-                let names = (0..count).map(|index| names.get(index).to_owned());
-                Input::Values(names.map(|name| Some(Value::Text(name))).collect())
-            }
-        },
-        Operand::Trait(name) => {
-            let traits = rows.lows.iter().map(|&low| rows.traits.get(name, low));
-            Input::Values(traits.map(Option::<&Value>::cloned).collect())
-        }
-        Operand::Computed(computed) => Input::Values(computed_values(computed, rows)?.values),
-    })
 }
 
 fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mut u64) {
@@ -297,6 +273,112 @@ fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mu
             None => *unusable += 1,
         }
     }
+}
+
+/// Equal to any of the literals, of an expression: it is computed once for all of them.
+fn computed_in(
+    (operand, computed): (&Operand, &Computed),
+    literals: &[Literal],
+    rows: &Rows<'_>,
+    skipped: &mut Skipped,
+) -> Result<Truths, QueryError> {
+    let mut found = Truths::all(rows.range.len(), Truth::False);
+    let mut unusable = 0;
+    let failed = each_value(computed, rows, |index, value| {
+        let mut truth = Truth::False;
+        for literal in literals {
+            let leaf = Leaf::Compare(Comparison::Equal, literal);
+            let mut one = None;
+            for scalar in value.iter().flat_map(Value::scalars) {
+                match leaf.verdict(scalar) {
+                    Some(holds) => one = Some(one.unwrap_or(false) || holds),
+                    None => unusable += 1,
+                }
+            }
+            truth = truth.or(one.map_or(Truth::Unknown, Truth::from));
+        }
+        let (word, bit) = (index / 64, 1 << (index % 64));
+        match truth {
+            Truth::True => found.holds[word] |= bit,
+            Truth::Unknown => found.unknown[word] |= bit,
+            Truth::False => {}
+        }
+    })?;
+    skipped.add(operand, unusable + failed);
+    Ok(found)
+}
+
+/// Rows that an expression is computed for at a time.
+const ROWS_AT_A_TIME: usize = 4_096;
+
+/// Calls `each` with every row's index and what the expression comes to; gives how many it failed for.
+fn each_value(
+    computed: &Computed,
+    rows: &Rows<'_>,
+    mut each: impl FnMut(usize, &Option<Value>),
+) -> Result<u64, QueryError> {
+    let count = rows.range.len();
+    let mut failed = 0;
+    for start in (0..count).step_by(ROWS_AT_A_TIME) {
+        let part = start..count.min(start + ROWS_AT_A_TIME);
+        let mut memory = rows.control.reservation();
+        let found = computed_part(computed, rows, part.clone(), &mut memory)?;
+        failed += found.failed;
+        for (index, value) in part.zip(&found.values) {
+            each(index, value);
+        }
+    }
+    Ok(failed)
+}
+
+/// What an expression comes to for a part of the rows.
+fn computed_part(
+    computed: &Computed,
+    rows: &Rows<'_>,
+    part: Range<usize>,
+    memory: &mut Reservation<'_>,
+) -> Result<Computation, QueryError> {
+    let inputs = computed.inputs().iter();
+    let inputs = inputs.map(|input| input_of(input, rows, part.clone(), memory));
+    let inputs = inputs.collect::<Result<Vec<_>, _>>()?;
+    computed.compute(&inputs, part.len(), &mut |bytes| {
+        rows.control.check()?;
+        memory.grow(bytes)
+    })
+}
+
+fn input_of<'a>(
+    operand: &Operand,
+    rows: &Rows<'a>,
+    part: Range<usize>,
+    memory: &mut Reservation<'_>,
+) -> Result<Input<'a>, QueryError> {
+    Ok(match operand {
+        Operand::Property(name) => {
+            let first = rows.range.start;
+            let range = first + part.start as u32..first + part.end as u32;
+            Input::Rows(rows.properties.get(name)?, range)
+        }
+        Operand::Time => {
+            let times = part.map(|index| rows.times.get(index));
+            Input::Values(times.map(|time| Some(Value::Timestamp(time))).collect())
+        }
+        Operand::EventName => match &rows.names {
+            None => Input::Same(Some(Value::Text(rows.run.name().to_owned()))),
+            Some(names) => {
+                let names = part.map(|index| names.get(index).to_owned());
+                Input::Values(names.map(|name| Some(Value::Text(name))).collect())
+            }
+        },
+        Operand::Trait(name) => {
+            let lows = rows.lows[part].iter();
+            let traits = lows.map(|&low| rows.traits.get(name, low));
+            Input::Values(traits.map(Option::<&Value>::cloned).collect())
+        }
+        Operand::Computed(computed) => {
+            Input::Values(computed_part(computed, rows, part, memory)?.values)
+        }
+    })
 }
 
 /// Tests the values of one part; returns how many could not be used.
@@ -513,7 +595,7 @@ fn is_null(
     operand: &Operand,
     rows: &Rows<'_>,
     skipped: &mut Skipped,
-) -> Result<Truths, Corruption> {
+) -> Result<Truths, QueryError> {
     let mut found = Truths::all(rows.range.len(), Truth::True);
     let mut present = |index: usize| found.holds[index / 64] &= !(1 << (index % 64));
     match operand {
@@ -533,13 +615,12 @@ fn is_null(
             }
         }
         Operand::Computed(computed) => {
-            let of = computed_values(computed, rows)?;
-            skipped.add(operand, of.failed);
-            for (index, value) in of.values.iter().enumerate() {
+            let failed = each_value(computed, rows, |index, value| {
                 if value.iter().flat_map(Value::scalars).next().is_some() {
                     present(index);
                 }
-            }
+            })?;
+            skipped.add(operand, failed);
         }
     }
     Ok(found)

@@ -20,7 +20,7 @@ use crate::kernel::{
 use crate::tally::{FunnelTally, histogram};
 
 use super::Executor;
-use super::computed::{bytes_per_event, of_gathered};
+use super::computed::of_gathered;
 use super::control::{Control, QueryError};
 use super::gather::{Gather, RowRef};
 use super::memory::Reservation;
@@ -417,8 +417,8 @@ impl<'a> PreparedFunnel<'a> {
         let mut expression = worker.control.reservation();
         let computed = match &self.funnel.by {
             Some(by @ Operand::Computed(one)) => {
-                expression.grow(gather.rows.len() * bytes_per_event(one))?;
-                let found = of_gathered(one, &self.scan, gather, &traits)?;
+                let from = (&self.scan, gather, &traits);
+                let found = of_gathered(one, from, worker.control, &mut expression)?;
                 worker.skipped.add(by, found.failed);
                 found.values
             }

@@ -50,6 +50,7 @@ pub(crate) struct Gather<'c> {
     unsorted: Vec<Gathered>,
     sorted: Vec<Gathered>,
     dense: Vec<u32>,
+    control: &'c Control,
     memory: Reservation<'c>,
 }
 
@@ -66,6 +67,7 @@ impl<'c> Gather<'c> {
             unsorted: Vec::new(),
             sorted: Vec::new(),
             dense: vec![0; DENSE_STARTS],
+            control,
             memory: control.reservation(),
         }
     }
@@ -126,7 +128,7 @@ impl<'c> Gather<'c> {
         };
         self.memory
             .at_least((self.unsorted.len() + rows.range.len()) * BYTES_PER_EVENT)?;
-        let verdicts = source.evaluate(&rows, morsel, traits, skipped)?;
+        let verdicts = source.evaluate(&rows, morsel, traits, self.control, skipped)?;
         let times = source.run.times(rows.range.clone())?;
         let ties = source.run.ties(rows.range.clone())?;
         for low in morsel.lows.clone() {

@@ -116,12 +116,15 @@ impl<'a> Ordered<'a> {
         tally: &mut FunnelTally,
     ) -> Result<(), QueryError> {
         let Worker {
-            starts, skipped, ..
+            control,
+            starts,
+            skipped,
+            ..
         } = worker;
         let (bounds, none) = (self.entered.bounds(morsel)?, TraitTable::default());
         let entered = self
             .entered
-            .users(morsel, &bounds, wanted, &none, starts, skipped)?;
+            .users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
         if entered.is_empty() {
             return Ok(());
         }

@@ -13,6 +13,7 @@ use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
 
+use super::control::{Control, QueryError};
 use super::effort;
 use super::filter::{Rows, evaluate};
 use super::gather::RowRef;
@@ -168,8 +169,9 @@ impl RunScan<'_> {
         rows: &MorselRows<'_>,
         morsel: &Morsel,
         traits: &TraitTable,
+        control: &Control,
         skipped: &mut Skipped,
-    ) -> Result<Vec<Verdicts>, Corruption> {
+    ) -> Result<Vec<Verdicts>, QueryError> {
         let constant = |condition: &Condition| match condition {
             Condition::Constant(Truth::True) => Some(Verdicts::All),
             Condition::Constant(_) => Some(Verdicts::None),
@@ -200,6 +202,7 @@ impl RunScan<'_> {
             names,
             lows: &lows,
             traits,
+            control,
         };
         let verdict = |condition| match constant(condition) {
             Some(verdicts) => Ok(verdicts),

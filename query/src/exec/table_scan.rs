@@ -221,8 +221,8 @@ impl Executor {
             effort::morsel();
             for run in &runs.runs {
                 control.check()?;
-                let block = event_block(scan, run, morsel, &mut starts, &mut skipped);
-                if let Some(block) = block.map_err(QueryError::from)? {
+                let block = event_block(scan, run, morsel, &control, &mut starts, &mut skipped);
+                if let Some(block) = block? {
                     visit(block)?;
                 }
             }
@@ -242,9 +242,10 @@ fn event_block<'s>(
     scan: &EventScan,
     run: &RunScan<'s>,
     morsel: &Morsel,
+    control: &Control,
     starts: &'s mut UserStarts,
     skipped: &mut Skipped,
-) -> Result<Option<EventBlock<'s>>, Corruption> {
+) -> Result<Option<EventBlock<'s>>, QueryError> {
     let rows = run.run.container_rows(morsel.key)?;
     if rows.is_empty() {
         return Ok(None);
@@ -258,7 +259,7 @@ fn event_block<'s>(
         starts: &[],
         range: rows.clone(),
     };
-    let verdicts = run.evaluate(&asked, morsel, &TraitTable::default(), skipped)?;
+    let verdicts = run.evaluate(&asked, morsel, &TraitTable::default(), control, skipped)?;
     let times = run.run.times(rows.clone())?;
     let satisfied = match &verdicts[0] {
         Verdicts::None => return Ok(None),

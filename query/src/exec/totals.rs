@@ -494,15 +494,16 @@ impl<'a, 'q> Prepared<'a, 'q> {
         &self,
         stretch: &Stretch,
         own: &mut RunTotals,
+        control: &Control,
         skipped: &mut Skipped,
-    ) -> Result<(), Corruption> {
+    ) -> Result<(), QueryError> {
         let scan = &self.scan.runs[stretch.run];
         let numbering = &self.numberings[stretch.run];
         let asked = MorselRows {
             starts: &[],
             range: stretch.rows.clone(),
         };
-        let verdicts = scan.evaluate(&asked, &NOBODY, &TraitTable::default(), skipped)?;
+        let verdicts = scan.evaluate(&asked, &NOBODY, &TraitTable::default(), control, skipped)?;
         if matches!(verdicts[0], Verdicts::None) {
             return Ok(());
         }
@@ -768,7 +769,7 @@ impl Executor {
                 let own = own
                     .entry(stretch.run)
                     .or_insert_with(|| RunTotals::new(totals, numbering));
-                Ok(prepared.add(stretch, own, skipped)?)
+                prepared.add(stretch, own, &control, skipped)
             },
         )?;
         let mut skipped = Skipped::default();

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use pugmark_engine::segment::UserStarts;
 use pugmark_engine::{Corruption, Scalar, Snapshot, Value};
 
-use crate::behaviour::{Condition, EventRow, Skipped, Truth};
+use crate::behaviour::{Computed, EventRow};
 
+use super::computed::KnownExpressions;
 use super::morsel::Morsel;
 
 /// For each trait that a query reads, its value by the lower half of the user's ordinal.
@@ -101,9 +102,13 @@ impl TraitTable {
 }
 
 /// A user whose traits a condition looks at.
-struct TraitRow<'a> {
-    traits: &'a TraitTable,
-    low: u16,
+pub(crate) struct TraitRow<'a> {
+    pub(crate) traits: &'a TraitTable,
+    /// The lower half of its ordinal.
+    pub(crate) low: u16,
+    /// Its place among those that expressions were computed for.
+    pub(crate) place: usize,
+    pub(crate) expressions: &'a KnownExpressions,
 }
 
 impl EventRow for TraitRow<'_> {
@@ -122,11 +127,11 @@ impl EventRow for TraitRow<'_> {
     fn user_trait(&self, name: &str) -> Option<&Value> {
         self.traits.get(name, self.low)
     }
-}
 
-impl TraitTable {
-    /// What a condition that reads traits only comes to for a user.
-    pub(crate) fn evaluate(&self, condition: &Condition, low: u16, skipped: &mut Skipped) -> Truth {
-        condition.evaluate(&TraitRow { traits: self, low }, skipped)
+    fn known(&self, computed: &Computed) -> Option<(Option<Value>, u64)> {
+        let known = self.expressions.iter().find(|(one, _)| one == computed);
+        let (_, found) = known?;
+        // Failures were counted for all users together.
+        Some((found.values.get(self.place)?.clone(), 0))
     }
 }

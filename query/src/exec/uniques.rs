@@ -86,7 +86,7 @@ impl Executor {
                 for (name, runs) in &by_name {
                     control.check()?;
                     for &run in runs {
-                        counting.run(uniques, run, morsel)?;
+                        counting.run(uniques, run, morsel, &control)?;
                         memory.at_least(counting.sets.len() * (CONTAINER_BITS / 8))?;
                     }
                     for (number, users) in std::mem::take(&mut counting.sets) {
@@ -141,7 +141,8 @@ impl Counting {
         uniques: &Uniques,
         run: &RunScan<'_>,
         morsel: &Morsel,
-    ) -> Result<(), Corruption> {
+        control: &Control,
+    ) -> Result<(), QueryError> {
         if run.run.container_rows(morsel.key)?.is_empty() {
             return Ok(());
         }
@@ -151,9 +152,9 @@ impl Counting {
                 self.add(0, run.run.users()?, morsel.key);
                 Ok(())
             }
-            Some(CalendarUnit::Hour) => self.rows(uniques, run, morsel),
-            _ if named => self.days(uniques, run.run, morsel),
-            _ => self.rows(uniques, run, morsel),
+            Some(CalendarUnit::Hour) => self.rows(uniques, run, morsel, control),
+            _ if named => Ok(self.days(uniques, run.run, morsel)?),
+            _ => self.rows(uniques, run, morsel, control),
         }
     }
 
@@ -202,14 +203,21 @@ impl Counting {
         uniques: &Uniques,
         run: &RunScan<'_>,
         morsel: &Morsel,
-    ) -> Result<(), Corruption> {
+        control: &Control,
+    ) -> Result<(), QueryError> {
         let rows = run.run.container_rows(morsel.key)?;
         effort::rows(rows.len());
         let asked = MorselRows {
             starts: &[],
             range: rows.clone(),
         };
-        let verdicts = run.evaluate(&asked, morsel, &TraitTable::default(), &mut self.skipped)?;
+        let verdicts = run.evaluate(
+            &asked,
+            morsel,
+            &TraitTable::default(),
+            control,
+            &mut self.skipped,
+        )?;
         if matches!(verdicts[0], Verdicts::None) {
             return Ok(());
         }

@@ -8,14 +8,15 @@ use pugmark_engine::segment::NameRun;
 use pugmark_engine::{Corruption, Snapshot};
 use roaring::RoaringBitmap;
 
-use crate::behaviour::{Condition, Segment, TimeRange, Truth};
+use crate::behaviour::{Condition, Operand, Segment, TimeRange, Truth};
 
+use super::computed::of_users;
 use super::control::QueryError;
 use super::did::{Parts, PreparedDid};
 use super::effort;
 use super::exists::{Bounds, rows_in_range};
 use super::morsel::Morsel;
-use super::traits::TraitTable;
+use super::traits::{TraitRow, TraitTable};
 use super::worker::Worker;
 
 /// A segment made ready for a snapshot.
@@ -286,7 +287,7 @@ impl<'a> Node<'a> {
                 let users = did.users(ask.morsel, parts, within, ask.traits, ask.worker)?;
                 Found::certain(users)
             }
-            Self::Trait(condition) => trait_users(condition, within, ask.traits, ask.worker),
+            Self::Trait(condition) => trait_users(condition, within, ask.traits, ask.worker)?,
             Self::Users(users) => Found::certain(saved_users(users, ask.morsel)),
             Self::And(parts) => {
                 let mut all = Found::certain(within.clone());
@@ -393,13 +394,30 @@ fn trait_users(
     known: &Words,
     traits: &TraitTable,
     worker: &mut Worker<'_>,
-) -> Found {
+) -> Result<Found, QueryError> {
+    let lows: Vec<u16> = match condition.expressions().is_empty() {
+        true => Vec::new(),
+        false => known.iter().collect(),
+    };
+    let expressions = of_users(condition, &lows, traits, worker.control)?;
+    for (computed, found) in &expressions {
+        let operand = Operand::Computed(computed.clone());
+        worker.skipped.add(&operand, found.failed);
+    }
+    let mut place = 0;
     let mut found = Found {
         holds: Words::new(),
         unknown: Some(Words::new()),
     };
-    known.for_each(
-        |low| match traits.evaluate(condition, low, &mut worker.skipped) {
+    known.for_each(|low| {
+        let row = TraitRow {
+            traits,
+            low,
+            place,
+            expressions: &expressions,
+        };
+        place += 1;
+        match condition.evaluate(&row, &mut worker.skipped) {
             Truth::True => found.holds.insert(low),
             Truth::Unknown => {
                 if let Some(unknown) = &mut found.unknown {
@@ -407,9 +425,9 @@ fn trait_users(
                 }
             }
             Truth::False => {}
-        },
-    );
-    found
+        }
+    });
+    Ok(found)
 }
 
 /// The users that have an event or a trait up to the question's present.

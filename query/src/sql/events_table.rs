@@ -314,7 +314,7 @@ impl EventsProducer {
         rows: &mut ChosenRows,
         arrays: &mut [Option<ArrayRef>],
     ) -> Result<bool, ProduceError> {
-        let Some(filter) = late.now().map_err(ProduceError::Failed)? else {
+        let Some(filter) = late.now() else {
             return Ok(true);
         };
         let mut asked = Vec::with_capacity(filter.columns.len());
@@ -326,7 +326,7 @@ impl EventsProducer {
             arrays[column] = Some(Arc::clone(&known));
             asked.push(known);
         }
-        let passes = filter.passes(asked).map_err(ProduceError::Failed)?;
+        let passes = filter.passes(asked);
         let Some(passes) = passes.filter(|passes| passes.true_count() < passes.len()) else {
             return Ok(true);
         };

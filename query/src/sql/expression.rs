@@ -4,6 +4,8 @@
 //! DataFusion computes them, over the columns that the table `events` has. For an event that an
 //! expression fails for (a division by zero, a text that is no number) it is missing, and counted.
 
+use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
@@ -20,7 +22,8 @@ use super::arrays::{ValueColumn, property_array};
 use super::catalog::{ColumnType, time_type};
 use super::constant::Constants;
 use super::error::SqlError;
-use crate::behaviour::{Computation, Compute, Computed, Input, Operand};
+use crate::behaviour::{Computation, Compute, Computed, Input, Keep, Operand, held_bytes};
+use crate::exec::QueryError;
 
 /// A column that an expression looks at.
 pub(super) struct InputColumn {
@@ -79,66 +82,90 @@ pub(super) fn operand(
 fn result_type(own: &DataType, zone: &Arc<str>) -> Option<DataType> {
     Some(match own {
         DataType::Null | DataType::Boolean => own.clone(),
+        // A day is told as SELECT tells it, whatever the zone.
+        DataType::Date32 | DataType::Date64 => DataType::Utf8View,
+        // Beyond what a whole number of ours holds.
+        DataType::UInt64 => DataType::Float64,
         _ if own.is_integer() => DataType::Int64,
         _ if own.is_numeric() => DataType::Float64,
         _ if own.is_string() => DataType::Utf8View,
         DataType::Dictionary(_, values) => return result_type(values, zone),
-        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => time_type(zone),
+        DataType::Timestamp(..) => time_type(zone),
         _ => return None,
     })
 }
 
+/// Events that are computed at a time: as many as DataFusion has in a batch at most.
+const EVENTS_AT_A_TIME: usize = 4_096;
+
 impl Compute for Expression {
-    fn compute(&self, inputs: &[Input<'_>], events: usize) -> Result<Computation, Corruption> {
-        let columns = inputs.iter().zip(&self.columns);
-        let columns = columns.map(|(input, column)| self.column(input, *column, events));
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        let options = RecordBatchOptions::new().with_row_count(Some(events));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
+    fn compute(
+        &self,
+        inputs: &[Input<'_>],
+        events: usize,
+        keep: Keep<'_>,
+    ) -> Result<Computation, QueryError> {
         let mut found = Computation::default();
-        match batch {
-            Ok(batch) => self.fill(&batch, &mut found),
-            Err(_) => {
-                let path = std::path::Path::new("events");
-                let problem = "a column is of another type than the catalog found";
-                return Err(Corruption::new(path, 0, problem));
-            }
+        for start in (0..events).step_by(EVENTS_AT_A_TIME) {
+            let part = start..events.min(start + EVENTS_AT_A_TIME);
+            self.fill(&self.batch(inputs, &part)?, &mut found, keep)?;
         }
         Ok(found)
     }
 }
 
 impl Expression {
+    /// The inputs of some of the events.
+    fn batch(&self, inputs: &[Input<'_>], part: &Range<usize>) -> Result<RecordBatch, Corruption> {
+        let columns = inputs.iter().zip(&self.columns);
+        let columns = columns.map(|(input, column)| self.column(input, *column, part));
+        let columns = columns.collect::<Result<Vec<_>, _>>()?;
+        let rows = RecordBatchOptions::new().with_row_count(Some(part.len()));
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &rows);
+        batch.map_err(|_| {
+            let problem = "a column is of another type than the catalog found";
+            Corruption::new(Path::new("events"), 0, problem)
+        })
+    }
+
     fn column(
         &self,
         input: &Input<'_>,
         column_type: ColumnType,
-        events: usize,
+        part: &Range<usize>,
     ) -> Result<ArrayRef, Corruption> {
         if let Input::Rows(column, rows) = input {
-            return property_array(column.as_ref(), column_type, &self.zone, rows.clone());
+            let rows = rows.start + part.start as u32..rows.start + part.end as u32;
+            return property_array(column.as_ref(), column_type, &self.zone, rows);
         }
-        let mut values = ValueColumn::new(column_type, &self.zone, events);
-        for event in 0..events {
+        let mut values = ValueColumn::new(column_type, &self.zone, part.len());
+        for event in part.clone() {
             values.append(input.value(event)?.as_ref());
         }
         Ok(values.finish())
     }
 
     /// Adds the results of a batch; where it fails as a whole, those of its halves.
-    fn fill(&self, batch: &RecordBatch, found: &mut Computation) {
+    fn fill(
+        &self,
+        batch: &RecordBatch,
+        found: &mut Computation,
+        keep: Keep<'_>,
+    ) -> Result<(), QueryError> {
         let rows = batch.num_rows();
+        let known = found.values.len();
         match self.results(batch) {
             Some(results) => append_values(&results, &mut found.values),
             None if rows > 1 => {
-                self.fill(&batch.slice(0, rows / 2), found);
-                self.fill(&batch.slice(rows / 2, rows - rows / 2), found);
+                self.fill(&batch.slice(0, rows / 2), found, keep)?;
+                return self.fill(&batch.slice(rows / 2, rows - rows / 2), found, keep);
             }
             None => {
                 found.values.push(None);
                 found.failed += 1;
             }
         }
+        keep(found.values[known..].iter().map(held_bytes).sum())
     }
 
     fn results(&self, batch: &RecordBatch) -> Option<ArrayRef> {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use arrow_array::{
     ArrayRef, Float64Array, Int64Array, RecordBatch, StringViewArray, TimestampMicrosecondArray,
 };
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_schema::{DataType, Field, IntervalUnit, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::tree_node::Transformed;
@@ -20,7 +20,7 @@ use datafusion::common::{Column, Result, ScalarValue};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::logical_expr::expr::{AggregateFunction, ScalarFunction};
 use datafusion::logical_expr::utils::split_conjunction;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableType};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder, TableType, cast};
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 
@@ -109,7 +109,7 @@ impl GroupsRule {
         let same = wanted
             .iter()
             .zip(own)
-            .all(|(wanted, own)| wanted.data_type() == own.data_type());
+            .all(|(wanted, own)| fits(wanted.data_type(), own.data_type()));
         (same && wanted.len() == own.len()).then_some(table)
     }
 
@@ -190,13 +190,26 @@ impl GroupsRule {
         let [Expr::Literal(unit, _), of] = &args[..] else {
             return None;
         };
+        // Bins are told in nanoseconds.
+        let of = match of {
+            Expr::Cast(cast) if fits(cast.field.data_type(), &self.time_type()) => &*cast.expr,
+            other => other,
+        };
         let of_time = column_name(of) == Some("time") && totals.by_period.is_none();
-        if !of_time || func.name() != "date_trunc" || self.context.settings.zone != Zone::UTC {
+        if !of_time || self.context.settings.zone != Zone::UTC {
             return None;
         }
-        let unit = truncated_to(unit)?;
+        let unit = match func.name() {
+            "date_trunc" => truncated_to(unit)?,
+            "date_bin" => binned_by(unit)?,
+            _ => return None,
+        };
         totals.by_period = Some(unit);
         Some(Told::Period)
+    }
+
+    fn time_type(&self) -> DataType {
+        time_type(&self.context.zone_name)
     }
 
     fn property_key(&self, column: &str, totals: &mut Totals) -> Option<Told> {
@@ -286,6 +299,23 @@ fn truncated_to(unit: &ScalarValue) -> Option<CalendarUnit> {
     }
 }
 
+/// The calendar unit that bins of this width are, counted from 1970-01-01.
+fn binned_by(width: &ScalarValue) -> Option<CalendarUnit> {
+    let exact = width
+        .cast_to(&DataType::Interval(IntervalUnit::MonthDayNano))
+        .ok()?;
+    let ScalarValue::IntervalMonthDayNano(Some(width)) = exact else {
+        return None;
+    };
+    let hours = |hours: i64| hours * 3_600_000_000_000;
+    match (width.months, width.days, width.nanoseconds) {
+        (0, 1, 0) => Some(CalendarUnit::Day),
+        (0, 0, nanos) if nanos == hours(24) => Some(CalendarUnit::Day),
+        (0, 0, nanos) if nanos == hours(1) => Some(CalendarUnit::Hour),
+        _ => None,
+    }
+}
+
 fn column_name(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Column(column) => Some(&column.name),
@@ -318,6 +348,14 @@ impl OptimizerRule for GroupsRule {
     }
 }
 
+/// True where values of `own` can be told as `wanted`: times in another unit.
+fn fits(wanted: &DataType, own: &DataType) -> bool {
+    match (wanted, own) {
+        (DataType::Timestamp(_, zone), DataType::Timestamp(_, own)) => zone == own,
+        _ => wanted == own,
+    }
+}
+
 /// A plan with the columns of an aggregate, which are those of `table` in this order.
 pub(super) fn in_place_of(
     aggregate: &Aggregate,
@@ -326,7 +364,10 @@ pub(super) fn in_place_of(
     let schema = table.schema();
     let own = schema.fields().iter().zip(aggregate.schema.iter());
     let columns = own.map(|(own, (qualifier, field))| {
-        let column = Expr::Column(Column::new(Some("groups"), own.name()));
+        let mut column = Expr::Column(Column::new(Some("groups"), own.name()));
+        if own.data_type() != field.data_type() {
+            column = cast(column, field.data_type().clone());
+        }
         column.alias_qualified(qualifier.cloned(), field.name())
     });
     let columns: Vec<Expr> = columns.collect();

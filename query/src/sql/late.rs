@@ -1,5 +1,4 @@
-//! Filters that come to be while a statement runs: the least of the ten largest so far, the keys that
-//! the other side of a join has.
+//! Filters that come to be while a statement runs: the least of the ten largest so far.
 //!
 //! They may only leave out rows that nobody wants, so a weaker filter is as right as the whole one.
 //! What it asks of columns that are dear to make, the ids, is left away: those are then made for
@@ -50,16 +49,16 @@ impl LateFilter {
         }
     }
 
-    /// The filter as it is now; `None` where it lets everything pass.
-    pub(super) fn now(&self) -> Result<Option<Arc<Known>>> {
+    /// The filter as it is now; `None` where it lets everything pass, or cannot be told.
+    pub(super) fn now(&self) -> Option<Arc<Known>> {
         let generation = snapshot_generation(&self.filter);
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = match known.as_ref() {
             Some(known) if known.generation == generation => Arc::clone(known),
-            _ => Arc::new(self.read(generation)?),
+            _ => Arc::new(self.read(generation).ok()?),
         };
         *known = Some(Arc::clone(&fresh));
-        Ok(fresh.filter.is_some().then_some(fresh))
+        fresh.filter.is_some().then_some(fresh)
     }
 
     fn read(&self, generation: u64) -> Result<Known> {
@@ -104,13 +103,12 @@ impl LateFilter {
 }
 
 impl Known {
-    /// Which rows pass; `arrays` are the columns that it asks for.
-    pub(super) fn passes(&self, arrays: Vec<ArrayRef>) -> Result<Option<BooleanArray>> {
-        let Some(filter) = &self.filter else {
-            return Ok(None);
-        };
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        let passes = filter.evaluate(&batch)?.into_array(batch.num_rows())?;
-        Ok(Some(passes.as_boolean().clone()))
+    /// Which rows pass; `arrays` are the columns that it asks for. `None` where all do, or where the
+    /// filter fails for one: another filter may leave that row out before this is asked of it.
+    pub(super) fn passes(&self, arrays: Vec<ArrayRef>) -> Option<BooleanArray> {
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays).ok()?;
+        let passes = self.filter.as_ref()?.evaluate(&batch).ok()?;
+        let passes = passes.into_array(batch.num_rows()).ok()?;
+        Some(passes.as_boolean_opt()?.clone())
     }
 }

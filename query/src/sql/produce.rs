@@ -12,7 +12,7 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, Statistics};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_expr_common::physical_expr::snapshot_generation;
+use datafusion::physical_expr_common::physical_expr::{is_volatile, snapshot_generation};
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, SchedulingType};
 use datafusion::physical_plan::filter_pushdown::{
     ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation,
@@ -316,7 +316,8 @@ impl ExecutionPlan for ProduceExec {
         _config: &ConfigOptions,
     ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
         let late = pushed.parent_filters.iter().map(|parent| &parent.filter);
-        let late = late.filter(|filter| snapshot_generation(filter) != 0);
+        // What depends on chance would be drawn once more here.
+        let late = late.filter(|filter| snapshot_generation(filter) != 0 && !is_volatile(filter));
         let late: Vec<_> = late.cloned().collect();
         let found = FilterPushdownPropagation::if_all(pushed);
         if phase != FilterPushdownPhase::Post || late.is_empty() {

@@ -9,13 +9,17 @@ use std::time::Instant;
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ScalarValue};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::context::{SQLOptions, SessionContext};
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
-use datafusion::prelude::{DataFrame, SessionConfig};
+use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
 use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -418,7 +422,16 @@ impl Inner {
         }
         options.execution.sort_spill_reservation_bytes =
             memory::merge_bytes(settings, options.execution.target_partitions);
+        let options = Arc::clone(state.config_options());
+        // Functions that depend on settings, as now() on the zone, are made for these.
+        let functions = state.scalar_functions().values();
+        let own = functions.filter_map(|function| function.inner().with_updated_config(&options));
+        for function in own.map(Arc::new).collect::<Vec<_>>() {
+            // What is registered in place of itself cannot be refused.
+            let _replaced = state.register_udf(function);
+        }
         let props = state.execution_props_mut();
+        *props = ExecutionProps::new();
         props.query_execution_start_time = chrono::DateTime::from_timestamp_micros(as_of);
         state
     }
@@ -494,10 +507,15 @@ impl Inner {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|_| refused(files))?;
-        let frame = DataFrame::new(state, plan);
-        let task = Arc::new(frame.task_ctx());
-        let plan = watched(frame.create_physical_plan().await?, &stop)?;
-        let batches = execute_stream(plan, task)?;
+        let plan = state.optimize(&plan)?;
+        let late = leads_one_way(&plan)?;
+        let optimizer = &mut state.config_mut().options_mut().optimizer;
+        optimizer.enable_topk_dynamic_filter_pushdown = late;
+        optimizer.enable_join_dynamic_filter_pushdown = false;
+        optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+        let planner = Arc::clone(state.query_planner());
+        let plan = planner.create_physical_plan(&plan, &state).await?;
+        let batches = execute_stream(watched(plan, &stop)?, state.task_ctx())?;
         Ok(SqlAnswer {
             schema: batches.schema(),
             rows: SqlRows::begin(batches, context, &stop),
@@ -603,6 +621,32 @@ impl Inner {
             rows: SqlRows::begin(Box::pin(batches), &context, &stop),
         }))
     }
+}
+
+/// True where a plan has one leaf, and each of its steps keeps or computes rows one by one: there
+/// columns of one name are one column. DataFusion hands filters that change down by names, past
+/// joins too, where two sides may have a column of one name.
+fn leads_one_way(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut one_way = true;
+    plan.apply(|node| {
+        one_way &= matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Limit(_)
+                | LogicalPlan::TableScan(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::Explain(_)
+                | LogicalPlan::Analyze(_)
+                | LogicalPlan::Copy(_)
+        );
+        Ok(match one_way {
+            true => TreeNodeRecursion::Continue,
+            false => TreeNodeRecursion::Stop,
+        })
+    })?;
+    Ok(one_way)
 }
 
 /// What SQL calls a type.
