@@ -155,7 +155,7 @@ impl Context {
         for (name, count) in skipped.iter() {
             let values = if count == 1 { "value" } else { "values" };
             self.remark(format!(
-                "{count} {values} of `{name}` could not be compared for their type and were passed over"
+                "{count} {values} of `{name}` could not be compared for their type, or not be computed, and were passed over"
             ));
         }
     }
