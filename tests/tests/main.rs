@@ -15,4 +15,5 @@ mod io_errors;
 mod kills;
 mod locking;
 mod power_loss;
+mod statements;
 mod store;

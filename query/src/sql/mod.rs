@@ -69,8 +69,6 @@ mod hostile_tests;
 #[cfg(test)]
 mod limit_tests;
 #[cfg(test)]
-mod slt;
-#[cfg(test)]
 mod tests;
 
 pub use error::{Place, SqlError};

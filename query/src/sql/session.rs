@@ -479,7 +479,7 @@ impl Inner {
         let catalog = StatementCatalog::new(tables);
         let stop = Arc::new(context.stop.child());
         let mut rules = context.state.optimizers().to_vec();
-        if context.settings.idioms {
+        if context.settings.shortcuts {
             // Comparisons have lost their casts then, and DISTINCT is still what it was.
             let simplified = rules
                 .iter()

@@ -38,8 +38,9 @@ pub struct Settings {
     pub threads: Option<usize>,
     /// Whether statements may read and write files of this machine. Default false.
     pub files: bool,
-    /// Whether plain SQL that asks who did something is answered as `did(…)` is.
-    pub(super) idioms: bool,
+    /// Whether plain SQL over events and users may be answered from bitmaps and run lengths where
+    /// it means the same. Default true; off, its rows are read, for comparison.
+    pub shortcuts: bool,
 }
 
 impl Default for Settings {
@@ -54,7 +55,7 @@ impl Default for Settings {
             deadline: None,
             threads: None,
             files: false,
-            idioms: true,
+            shortcuts: true,
         }
     }
 }

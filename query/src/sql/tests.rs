@@ -134,14 +134,15 @@ impl Fixture {
         self.runtime.block_on(async {
             let answer = self.session.sql(sql).await?;
             let batches: Vec<_> = answer.rows.try_collect().await?;
-            let options = arrow_cast::display::FormatOptions::default();
+            let options = datafusion::arrow::util::display::FormatOptions::default();
             let mut rows = Vec::new();
             for batch in &batches {
                 let columns: Vec<_> = batch
                     .columns()
                     .iter()
                     .map(|column| {
-                        arrow_cast::display::ArrayFormatter::try_new(column, &options).unwrap()
+                        datafusion::arrow::util::display::ArrayFormatter::try_new(column, &options)
+                            .unwrap()
                     })
                     .collect();
                 for row in 0..batch.num_rows() {
@@ -449,9 +450,11 @@ fn idioms_mean_what_they_say() {
         let explained = fixture.rows(&format!("EXPLAIN {sql}")).join("\n");
         assert_eq!(explained.contains("did("), recognised, "{explained}");
         let fast = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = false);
+        fixture
+            .session
+            .change(|settings| settings.shortcuts = false);
         let slow = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = true);
+        fixture.session.change(|settings| settings.shortcuts = true);
         assert_eq!(fast, slow, "{sql}");
         assert!(!fast.is_empty(), "{sql}");
     }
@@ -591,9 +594,11 @@ fn groups_equal_aggregates_of_rows() {
             "{explained}"
         );
         let fast = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = false);
+        fixture
+            .session
+            .change(|settings| settings.shortcuts = false);
         let slow = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = true);
+        fixture.session.change(|settings| settings.shortcuts = true);
         assert_eq!(fast, slow, "{sql}");
     }
 }
@@ -684,9 +689,11 @@ fn users_are_counted_in_bitmaps() {
         let counted = explained.contains("count of users");
         assert_eq!(counted, recognised, "{explained}");
         let fast = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = false);
+        fixture
+            .session
+            .change(|settings| settings.shortcuts = false);
         let slow = fixture.rows(sql);
-        fixture.session.change(|settings| settings.idioms = true);
+        fixture.session.change(|settings| settings.shortcuts = true);
         assert_eq!(fast, slow, "{sql}");
     }
 }

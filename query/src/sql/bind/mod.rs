@@ -72,7 +72,7 @@ impl Binder<'_> {
 
     /// Whether plain SQL that means a `did(…)` is taken for one.
     fn idioms(&self) -> bool {
-        self.context.settings.idioms
+        self.context.settings.shortcuts
     }
 
     fn conditions(&self) -> Conditions<'_> {

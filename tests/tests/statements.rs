@@ -1,4 +1,4 @@
-//! The statements of `query/slt/*.slt`, each over one population that lies in a store in five
+//! The statements of `tests/slt/*.slt`, each over one population that lies in a store in five
 //! ways. With `PUGMARK_BLESS=1` the answers are written into the files instead of compared; what
 //! they then say is to be held against `docs/semantics.md` by a reader.
 
@@ -15,7 +15,7 @@ use sqllogictest::{
     strict_column_validator,
 };
 
-use super::{Session, Settings, SqlError};
+use pugmark_query::sql::{Session, Settings, SqlError};
 
 /// 2025-03-31T00:00:00Z: the present of every statement, unless it sets another.
 const PRESENT: i64 = 1_743_379_200_000_000;
@@ -238,11 +238,10 @@ fn rows(batch: &RecordBatch) -> Vec<Vec<String>> {
 }
 
 fn settings(layout: Layout) -> Settings {
-    Settings {
-        threads: Some(2),
-        idioms: layout != Layout::PlainRows,
-        ..Settings::default()
-    }
+    let mut settings = Settings::default();
+    settings.threads = Some(2);
+    settings.shortcuts = layout != Layout::PlainRows;
+    settings
 }
 
 /// Fails where the store is not laid as it should be.
