@@ -47,6 +47,7 @@ mod funnel;
 mod funnel_tests;
 mod gather;
 mod intern;
+mod lanes;
 mod lifecycle;
 mod memory;
 mod morsel;

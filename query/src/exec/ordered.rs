@@ -4,23 +4,22 @@
 //! asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
 //! times looked at, in the map, back from their last step.
 
+use pugmark_engine::Snapshot;
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::{DaySpan, UserStarts};
-use pugmark_engine::time::day_of;
-use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{
     Attribute, Condition, Entries, Funnel, FunnelMode, Operand, TimeRange, Truth,
 };
-use crate::kernel::{Bounds, Interrupted, Link, match_steps};
+use crate::kernel::{Bounds, Link};
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::{Control, QueryError};
+use super::effort;
 use super::exists::Exists;
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::Scan;
-use super::steps::{StepRows, StepRun};
+use super::steps::{ChainScratch, SourceMemory, StepRows, StepRun};
 use super::traits::TraitTable;
 use super::worker::Worker;
 
@@ -38,14 +37,13 @@ pub(crate) struct Ordered<'a> {
     settled: Option<i64>,
     by: Option<String>,
     times: bool,
-    /// Who may have an event of the first step before the range.
-    early: Vec<DaySpan<'a>>,
 }
 
 /// Working memory of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct OrderedScratch {
-    starts: Vec<UserStarts>,
+    sources: Vec<SourceMemory>,
+    chains: ChainScratch,
     chain: Vec<Link>,
     micros: Vec<i64>,
 }
@@ -87,13 +85,6 @@ impl<'a> Ordered<'a> {
         let settled = funnel
             .within
             .map(|within| as_of.saturating_sub(within.micros));
-        let mut early = Vec::new();
-        for run in runs.iter().filter(|run| run.step == 0).map(|of| of.run) {
-            if run.min_time() < range.first {
-                let days = day_of(run.min_time())..=day_of(range.first - 1);
-                early.push(run.span_users(days)?);
-            }
-        }
         Ok(Some(Self {
             entered: Exists::prepare(snapshot, &funnel.steps[0].condition, range)?,
             steps: funnel.steps.len(),
@@ -103,7 +94,6 @@ impl<'a> Ordered<'a> {
             settled,
             by,
             times: funnel.times,
-            early,
         }))
     }
 
@@ -152,50 +142,32 @@ impl<'a> Ordered<'a> {
             }
         }
         worker.reserve_rows(present.len(), users)?;
-        if scratch.starts.len() < present.len() {
-            scratch
-                .starts
-                .resize_with(present.len(), UserStarts::default);
+        if scratch.sources.len() < present.len() {
+            let more = SourceMemory::default;
+            scratch.sources.resize_with(present.len(), more);
         }
-        let mut rows = StepRows::find(self.steps, &present, morsel, &mut scratch.starts)?;
-        let mut user = Matching {
+        let mut rows = StepRows::find(self.steps, &present, morsel, &mut scratch.sources)?;
+        let mut matching = Matching {
             ordered: self,
             control: worker.control,
             memory: worker.control.reservation(),
             users: rows.users(),
+            chains: &mut scratch.chains,
             chain: &mut scratch.chain,
             micros: &mut scratch.micros,
         };
         match &self.by {
-            None => user.tally_plain(&mut rows, entered, tally),
-            Some(by) => {
-                let alone = match self.times {
-                    true => Words::new(),
-                    false => self.alone(morsel.key, entered, user.users.get(1))?,
-                };
-                user.tally_groups(&mut rows, entered, &alone, by, tally)
-            }
+            None => matching.tally_plain(&mut rows, entered, tally),
+            Some(by) => matching.tally_groups(&mut rows, entered, by, tally),
         }
     }
 
-    /// Those of `entered` who come to no further step, and whose first event of all of the first step
-    /// is the first in the range: nobody's times need a look.
-    fn alone(
-        &self,
-        key: u16,
-        entered: &Words,
-        further: Option<&Words>,
-    ) -> Result<Words, Corruption> {
-        let mut early = Words::new();
-        for days in &self.early {
-            days.or_into(key, &mut early)?;
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            first: self.range.first,
+            last: self.range.last,
+            within: self.within,
         }
-        let mut alone = entered.clone();
-        alone.and_not(&early);
-        further
-            .into_iter()
-            .for_each(|further| alone.and_not(further));
-        Ok(alone)
     }
 
     fn is_open(&self, start: i64) -> bool {
@@ -216,6 +188,7 @@ struct Matching<'m, 'a> {
     memory: Reservation<'m>,
     /// The users that each step may have.
     users: Vec<Words>,
+    chains: &'m mut ChainScratch,
     chain: &'m mut Vec<Link>,
     micros: &'m mut Vec<i64>,
 }
@@ -238,79 +211,93 @@ impl Matching<'_, '_> {
         let open = self.any_open(rows, entered)?;
         tally.add_entered(group, u64::from(only_entered), open);
         let mut levels = vec![0; self.users.len() + 1];
-        rows.visit(&candidates, |rows, low| {
-            self.find_chain(rows, low)?;
-            if self.ordered.times {
-                self.add_times(group, false, tally);
-            } else {
-                levels[self.chain.len()] += 1;
+        let left = self.each_chain(rows, candidates, |matching, _, chain| {
+            match matching.ordered.times {
+                true => matching.add_times(group, chain, false, tally),
+                false => levels[chain.len()] += 1,
             }
             Ok(())
         })?;
+        levels[1] += u64::from(left.len());
         tally.add_levels(group, &levels);
         Ok(())
     }
 
-    /// Counts users for the value that the first event of their chain has; those who are `alone` have
-    /// a chain of their first event.
+    /// Counts users for the value that the first event of their chain has.
     fn tally_groups(
         &mut self,
         rows: &mut StepRows<'_, '_>,
         entered: &Words,
-        alone: &Words,
         by: &str,
         tally: &mut FunnelTally,
     ) -> Result<(), QueryError> {
         let mut groups = rows.groups(0, by)?;
         let settled = self.ordered.settled.unwrap_or(i64::MAX);
         let may_be_open = rows.reaches_beyond(0, settled);
-        rows.visit(alone, |rows, _| {
-            if let Some((stretch, event)) = rows.first_event(0) {
-                let group = rows.group(&mut groups, stretch, event, tally)?;
-                let open = may_be_open && !tally.is_open(group) && self.ordered.has_open(rows);
-                tally.add_level(group, 1, open);
-            }
-            Ok(())
-        })?;
-        let mut others = entered.clone();
-        others.and_not(alone);
-        rows.visit(&others, |rows, low| {
-            self.find_chain(rows, low)?;
-            let Some(first) = self.chain.first() else {
-                return Ok(());
-            };
+        let mut add = |matching: &mut Self, rows: &mut StepRows<'_, '_>, chain: &[Link]| {
+            let first = chain[0];
             let group = rows.group(&mut groups, first.stretch, first.event, tally)?;
-            let open = may_be_open && !tally.is_open(group) && self.ordered.has_open(rows);
-            if self.ordered.times {
-                self.add_times(group, open, tally);
-            } else {
-                tally.add_level(group, self.chain.len(), open);
+            let open = may_be_open && !tally.is_open(group) && matching.ordered.has_open(rows);
+            match matching.ordered.times {
+                true => matching.add_times(group, chain, open, tally),
+                false => tally.add_level(group, chain.len(), open),
             }
             Ok(())
-        })
-    }
-
-    fn find_chain(&mut self, rows: &mut StepRows<'_, '_>, low: u16) -> Result<(), QueryError> {
-        let has = |users: &&Words| users.contains(low);
-        let steps = 1 + self.users.iter().skip(1).take_while(has).count();
-        let bounds = Bounds {
-            first: self.ordered.range.first,
-            last: self.ordered.range.last,
-            within: self.ordered.within,
         };
-        let interrupted = || self.control.check().is_err();
-        match match_steps(rows, steps, &bounds, self.chain, &interrupted) {
-            Ok(()) => self.memory.at_least(rows.merged_bytes()),
-            Err(Interrupted) => self.control.check().and(Err(QueryError::Cancelled)),
-        }
+        let mut left = self.each_chain(rows, entered.clone(), &mut add)?;
+        self.chains_of(1, rows, &mut left, &mut add)
     }
 
-    fn add_times(&mut self, group: GroupId, open: bool, tally: &mut FunnelTally) {
-        self.micros.clear();
-        if let Some(first) = self.chain.first() {
-            let since = |link: &Link| link.time.saturating_sub(first.time);
-            self.micros.extend(self.chain.iter().map(since));
+    /// Gives the reported chains of `users` of two steps and more to `each`; the users who have none
+    /// are left.
+    fn each_chain(
+        &mut self,
+        rows: &mut StepRows<'_, '_>,
+        users: Words,
+        mut each: impl FnMut(&mut Self, &mut StepRows<'_, '_>, &[Link]) -> Result<(), QueryError>,
+    ) -> Result<Words, QueryError> {
+        effort::rows(users.len() as usize);
+        let mut left = users;
+        for level in (2..=self.users.len()).rev() {
+            // They need an event of every step, in the range or not.
+            let mut able = left.clone();
+            self.users[1..level].iter().for_each(|of| able.and(of));
+            left.and_not(&able);
+            self.chains_of(level, rows, &mut able, &mut each)?;
+            left.or(&able);
         }
+        Ok(left)
+    }
+
+    /// Gives the chains of `level` steps to `each`, and takes their users out of `users`.
+    fn chains_of(
+        &mut self,
+        level: usize,
+        rows: &mut StepRows<'_, '_>,
+        users: &mut Words,
+        mut each: impl FnMut(&mut Self, &mut StepRows<'_, '_>, &[Link]) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let mut chain = std::mem::take(self.chain);
+        let mut scratch = std::mem::take(self.chains);
+        chain.clear();
+        chain.resize(level, Link::default());
+        let with = (&self.ordered.bounds(), self.control);
+        for stretch in 0..rows.stretches {
+            if users.is_empty() {
+                break;
+            }
+            let each = |rows: &mut StepRows<'_, '_>, chain: &[Link]| each(self, rows, chain);
+            rows.find_chains(stretch, with, &mut scratch, &mut chain, users, each)?;
+            self.memory.at_least(rows.merged_bytes())?;
+        }
+        (*self.chain, *self.chains) = (chain, scratch);
+        Ok(())
+    }
+
+    fn add_times(&mut self, group: GroupId, chain: &[Link], open: bool, tally: &mut FunnelTally) {
+        let since = |link: &Link| link.time.saturating_sub(chain[0].time);
+        self.micros.clear();
+        self.micros.extend(chain.iter().map(since));
         tally.add_times(group, self.micros, open);
     }
 

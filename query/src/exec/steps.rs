@@ -3,8 +3,8 @@
 //! For each step and each segment that has rows of the container there is a source: who has rows,
 //! the first row of each, and the mapped times. Segments are grouped into stretches of time that
 //! follow each other. In a stretch of one segment, which compaction strives for, a user's events
-//! are read where they lie; where several segments overlap in time, those of the user looked at
-//! are brought together first.
+//! are read where they lie ([`super::lanes`]); where several segments overlap in time, those of the
+//! user looked at are brought together first.
 
 use std::ops::Range;
 
@@ -14,11 +14,12 @@ use pugmark_engine::codec::ColumnView;
 use pugmark_engine::segment::{NameRun, Partition, TieRanks, Times, UserStarts};
 
 use crate::behaviour::ByKey;
-use crate::kernel::{Link, StepEvents};
+use crate::kernel::{Bounds, LaneScratch, Link, StepEvents, find_chain};
 use crate::tally::{FunnelTally, GroupId};
 
-use super::control::QueryError;
+use super::control::{Control, QueryError};
 use super::effort;
+use super::lanes::Lanes;
 use super::morsel::Morsel;
 
 /// A run of a step's event name.
@@ -31,10 +32,27 @@ pub(super) struct StepRun<'a> {
     pub(super) segment: u32,
 }
 
+/// Working memory for one run's rows.
+#[derive(Debug, Default)]
+pub(super) struct SourceMemory {
+    found: UserStarts,
+    ranks: Vec<u16>,
+}
+
+/// Working memory of [`StepRows::find_chains`].
+#[derive(Debug, Default)]
+pub(super) struct ChainScratch {
+    lows: Vec<u16>,
+    lanes: LaneScratch,
+}
+
+/// Words of users that are searched together: what is known of 4 096 users fits the nearest cache.
+const WORDS_AT_ONCE: usize = 64;
+
 /// The rows of a morsel's users. Looks at one user at a time.
 pub(super) struct StepRows<'m, 'a> {
     steps: usize,
-    stretches: usize,
+    pub(super) stretches: usize,
     /// By step, then stretch, then arrival.
     sources: Vec<Source<'m, 'a>>,
     /// The sources of each step and stretch.
@@ -42,9 +60,8 @@ pub(super) struct StepRows<'m, 'a> {
     /// Of places with several sources, the events of the user that they were last brought together
     /// for.
     merged: Vec<Merged>,
-    /// The user looked at: the word and the bit of the lower half of the ordinal.
-    word: usize,
-    bit: u32,
+    /// The user looked at: the lower half of the ordinal.
+    low: u16,
     /// Number of users looked at so far.
     looks: u64,
     /// Words that the morsel's users lie in.
@@ -54,14 +71,21 @@ pub(super) struct StepRows<'m, 'a> {
 }
 
 /// One run's rows of the morsel's users.
-struct Source<'m, 'a> {
-    of: StepRun<'a>,
-    found: &'m UserStarts,
-    first_row: u32,
-    times: Times<'a>,
+pub(super) struct Source<'m, 'a> {
+    pub(super) of: StepRun<'a>,
+    pub(super) rows: UserRows<'m>,
+    pub(super) times: Times<'a>,
     ties: TieRanks<'a>,
-    /// Users that come before those of the word looked at.
-    before: u32,
+}
+
+/// Which rows the users have, counted from the first user's first.
+#[derive(Clone, Copy)]
+pub(super) struct UserRows<'m> {
+    users: &'m Words,
+    starts: &'m [u32],
+    /// For each word of the users, how many come before it.
+    ranks: &'m [u16],
+    first: u32,
 }
 
 /// One user's events of several sources in total order.
@@ -78,22 +102,21 @@ impl<'m, 'a> StepRows<'m, 'a> {
         steps: usize,
         runs: &[StepRun<'a>],
         morsel: &Morsel,
-        memory: &'m mut [UserStarts],
+        memory: &'m mut [SourceMemory],
     ) -> Result<Self, Corruption> {
         let mut sources = Vec::with_capacity(runs.len());
-        for (&of, found) in runs.iter().zip(memory) {
+        for (&of, memory) in runs.iter().zip(memory) {
+            let found = &mut memory.found;
             of.run.user_starts(morsel.key, morsel.lows.clone(), found)?;
-            let (Some(&first_row), Some(&end)) = (found.starts.first(), found.starts.last()) else {
+            let (Some(&first), Some(&end)) = (found.starts.first(), found.starts.last()) else {
                 continue;
             };
-            if first_row < end {
+            if first < end {
                 sources.push(Source {
                     of,
-                    found,
-                    first_row,
-                    times: of.run.times(first_row..end)?,
-                    ties: of.run.ties(first_row..end)?,
-                    before: 0,
+                    rows: memory.rows(first),
+                    times: of.run.times(first..end)?,
+                    ties: of.run.ties(first..end)?,
                 });
             }
         }
@@ -119,8 +142,7 @@ impl<'m, 'a> StepRows<'m, 'a> {
             sources,
             places,
             merged,
-            word: 0,
-            bit: 0,
+            low: 0,
             looks: 0,
             words: morsel.lows.start as usize / 64..(morsel.lows.end as usize).div_ceil(64),
             merged_bytes: 0,
@@ -145,7 +167,7 @@ impl<'m, 'a> StepRows<'m, 'a> {
         let users = |step| {
             let mut users = Words::new();
             for source in self.of_step(step) {
-                users.or(&source.found.users);
+                users.or(source.rows.users);
             }
             users
         };
@@ -158,22 +180,99 @@ impl<'m, 'a> StepRows<'m, 'a> {
         users: &Words,
         mut each: impl FnMut(&mut Self, u16) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
-        self.sources.iter_mut().for_each(|source| source.before = 0);
         effort::rows(users.len() as usize);
-        for word in self.words.clone() {
-            self.word = word;
-            let mut rest = users.as_slice()[word];
-            while rest != 0 {
-                self.bit = rest.trailing_zeros();
-                self.looks += 1;
-                each(self, (word * 64) as u16 | self.bit as u16)?;
-                rest &= rest - 1;
+        for low in users.iter() {
+            self.look_at(low);
+            each(self, low)?;
+        }
+        Ok(())
+    }
+
+    /// Finds the chains over the first `chain.len()` steps that end in a stretch. Users of the
+    /// morsel who have one are taken out of `users` and given to `each`, while they are looked at.
+    pub(super) fn find_chains(
+        &mut self,
+        stretch: usize,
+        (bounds, control): (&Bounds, &Control),
+        scratch: &mut ChainScratch,
+        chain: &mut [Link],
+        users: &mut Words,
+        mut each: impl FnMut(&mut Self, &[Link]) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        control.check()?;
+        let ends = self.place(chain.len() - 1, stretch);
+        let lanes = Lanes::open(self, stretch, chain.len(), bounds);
+        let mut general = Words::new();
+        let mut failed = Ok(());
+        for words in chunks(self.words.clone()) {
+            control.check()?;
+            scratch.lows.clear();
+            for word in words {
+                let sources = self.sources[ends.clone()].iter();
+                let ending = sources.fold(0, |bits, of| bits | of.rows.users.as_slice()[word]);
+                let able = users.as_slice()[word] & ending;
+                match &lanes {
+                    Some(_) => push_lows(word, able, &mut scratch.lows),
+                    None => general.as_mut_slice()[word] = able,
+                }
             }
-            for source in &mut self.sources {
-                source.before += source.found.users.as_slice()[word].count_ones();
+            let Some(lanes) = &lanes else { continue };
+            lanes.search(
+                &scratch.lows,
+                &mut scratch.lanes,
+                chain,
+                |low, chain| match chain {
+                    Some(chain) if failed.is_ok() => {
+                        users.remove(low);
+                        self.look_at(low);
+                        failed = each(self, chain);
+                    }
+                    Some(_) => {}
+                    None => general.insert(low),
+                },
+            );
+            std::mem::replace(&mut failed, Ok(()))?;
+        }
+        let interrupted = || control.check().is_err();
+        for low in general.iter() {
+            self.look_at(low);
+            let found = find_chain(self, stretch, bounds, chain, &interrupted);
+            if found.or_else(|_| control.check().and(Err(QueryError::Cancelled)))? {
+                users.remove(low);
+                each(self, chain)?;
             }
         }
         Ok(())
+    }
+
+    fn look_at(&mut self, low: u16) {
+        self.low = low;
+        self.looks += 1;
+    }
+
+    /// The sources of a step in a stretch.
+    fn place(&self, step: usize, stretch: usize) -> Range<usize> {
+        self.places[step * self.stretches + stretch].clone()
+    }
+
+    /// The one source of a step in a stretch, if there is any; an error where there are several.
+    pub(super) fn only_source(
+        &self,
+        step: usize,
+        stretch: usize,
+    ) -> Result<Option<&Source<'m, 'a>>, ManySources> {
+        match &self.sources[self.place(step, stretch)] {
+            [] => Ok(None),
+            [source] => Ok(Some(source)),
+            _ => Err(ManySources),
+        }
+    }
+
+    /// The latest time of the first `steps` steps before a stretch.
+    pub(super) fn latest_before(&self, steps: usize, stretch: usize) -> Option<i64> {
+        let places = (0..steps).flat_map(|step| (0..stretch).map(move |before| (step, before)));
+        let sources = places.flat_map(|(step, before)| &self.sources[self.place(step, before)]);
+        sources.map(|source| source.of.run.max_time()).max()
     }
 
     /// True where a segment has events of `step` later than `time`.
@@ -197,14 +296,6 @@ impl<'m, 'a> StepRows<'m, 'a> {
             }
         }
         None
-    }
-
-    /// Stretch and number of the user's first event of `step`.
-    pub(super) fn first_event(&mut self, step: usize) -> Option<(usize, usize)> {
-        (0..self.stretches).find_map(|stretch| {
-            let events = self.events(step, stretch);
-            (!events.is_empty()).then_some((stretch, events.start))
-        })
     }
 
     /// Source of an event, and its row counted from the source's first.
@@ -233,13 +324,53 @@ impl<'m, 'a> StepRows<'m, 'a> {
     /// The group of the value that an event of the groups' step has.
     pub(super) fn group(
         &self,
-        groups: &mut Groups<'a>,
+        groups: &mut Groups<'_>,
         stretch: usize,
         event: usize,
         tally: &mut FunnelTally,
     ) -> Result<GroupId, Corruption> {
         let (source, row) = self.origin(0, stretch, event);
         groups.columns[source - groups.first].group(row, tally)
+    }
+}
+
+/// Neighbouring words, some at once.
+fn chunks(words: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let end = words.end;
+    let starts = words.step_by(WORDS_AT_ONCE);
+    starts.map(move |start| start..end.min(start + WORDS_AT_ONCE))
+}
+
+/// Appends the places of a word's bits.
+fn push_lows(word: usize, bits: u64, lows: &mut Vec<u16>) {
+    let mut rest = bits;
+    while rest != 0 {
+        lows.push((word * 64) as u16 | rest.trailing_zeros() as u16);
+        rest &= rest - 1;
+    }
+}
+
+/// Several segments have a step's events of one stretch.
+pub(super) struct ManySources;
+
+impl SourceMemory {
+    /// The rows of the users found, the first of which is `first`.
+    fn rows(&mut self, first: u32) -> UserRows<'_> {
+        self.ranks.clear();
+        let mut before = 0;
+        self.ranks
+            .extend(self.found.users.as_slice().iter().map(|word| {
+                let rank = before;
+                before += word.count_ones();
+                // Of 65 536 users at most 65 472 come before the last word.
+                rank as u16
+            }));
+        UserRows {
+            users: &self.found.users,
+            starts: &self.found.starts,
+            ranks: &self.ranks,
+            first,
+        }
     }
 }
 
@@ -281,17 +412,17 @@ fn stretches(sources: &[Source<'_, '_>]) -> Vec<(Partition, u32)> {
     ends
 }
 
-impl Source<'_, '_> {
-    /// The rows of the user at a bit of a word, counted from the source's first.
-    #[inline]
-    fn rows(&self, word: usize, bit: u32) -> Range<usize> {
-        let users = self.found.users.as_slice()[word];
-        if users >> bit & 1 == 0 {
-            return 0..0;
-        }
-        let place = self.before + (users & ((1 << bit) - 1)).count_ones();
-        let starts = &self.found.starts[place as usize..];
-        (starts[0] - self.first_row) as usize..(starts[1] - self.first_row) as usize
+impl UserRows<'_> {
+    /// The rows of the user with this lower half of the ordinal.
+    #[inline(always)]
+    pub(super) fn of(&self, low: u16) -> Range<u32> {
+        let (word, bit) = (usize::from(low >> 6), low & 63);
+        let users = self.users.as_slice()[word];
+        let place =
+            usize::from(self.ranks[word]) + (users & ((1 << bit) - 1)).count_ones() as usize;
+        // The rows of somebody else's place are none: no branch, which would be guessed wrong.
+        let has = (users >> bit & 1) as usize;
+        self.starts[place] - self.first..self.starts[place + has] - self.first
     }
 }
 
@@ -308,9 +439,9 @@ impl StepRows<'_, '_> {
         let mut met = 0;
         for number in self.places[place].clone() {
             let source = &self.sources[number];
-            let rows = source.rows(self.word, self.bit);
+            let rows = source.rows.of(self.low);
             met += usize::from(!rows.is_empty());
-            let events = rows.map(|row| (source.times.get(row), number as u32, row as u32));
+            let events = rows.map(|row| (source.times.get(row as usize), number as u32, row));
             merged.events.extend(events);
         }
         if met > 1 {
@@ -324,17 +455,16 @@ impl StepRows<'_, '_> {
 }
 
 impl StepEvents for StepRows<'_, '_> {
-    fn stretches(&self) -> usize {
-        self.stretches
-    }
-
     #[inline]
     fn events(&mut self, step: usize, stretch: usize) -> Range<usize> {
         let place = step * self.stretches + stretch;
         let sources = &self.places[place];
         match sources.len() {
             0 => 0..0,
-            1 => self.sources[sources.start].rows(self.word, self.bit),
+            1 => {
+                let rows = self.sources[sources.start].rows.of(self.low);
+                rows.start as usize..rows.end as usize
+            }
             _ => 0..self.merge(place),
         }
     }
@@ -364,7 +494,7 @@ impl StepEvents for StepRows<'_, '_> {
         let order = |step: usize, event: usize| {
             let (source, row) = self.origin(step, next.stretch, event);
             let source = &self.sources[source];
-            let rank = source.ties.rank(source.first_row + row);
+            let rank = source.ties.rank(source.rows.first + row);
             (source.of.place(), rank)
         };
         order(step, event) < order(step + 1, next.event)
@@ -393,7 +523,7 @@ impl<'a> GroupColumn<'a> {
             _ => None,
         });
         Ok(Self {
-            first_row: source.first_row,
+            first_row: source.rows.first,
             column,
             groups: vec![None; codes.unwrap_or(0)],
         })

@@ -13,9 +13,6 @@ use super::{EVENTS_BETWEEN_CHECKS, Interrupted};
 /// One user's events of the steps of a funnel, in *stretches*: those of a stretch come before those
 /// of later stretches, whatever their steps.
 pub trait StepEvents {
-    /// Number of stretches.
-    fn stretches(&self) -> usize;
-
     /// The numbers of the step's events in a stretch, in total order. Steps and stretches count
     /// from 0.
     fn events(&mut self, step: usize, stretch: usize) -> Range<usize>;
@@ -32,7 +29,7 @@ pub trait StepEvents {
 }
 
 /// An event of a chain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// The stretch in which it lies.
     pub stretch: usize,
@@ -53,71 +50,49 @@ pub struct Bounds {
     pub within: Option<u64>,
 }
 
-/// Finds the reported chain of one user over the first `steps` steps: the longest, of these the one
-/// that ends earliest, of these the one whose events are latest. `chain` is overwritten with its
-/// events; their number is the level.
+/// Finds the chain of one user over the first `chain.len()` steps that ends in a stretch: of these
+/// the one that ends earliest, of these the one whose events are latest. `chain` is overwritten with
+/// its events, where there is one. Where no earlier stretch has the end of such a chain, and no
+/// stretch that of a longer one, it is the one that is reported.
 ///
 /// `interrupted` is asked every few thousand events.
 ///
 /// # Errors
 /// Where `interrupted` said so.
-pub fn match_steps(
+///
+/// # Panics
+/// Where the chain shall have no event.
+pub fn find_chain(
     user: &mut impl StepEvents,
-    steps: usize,
+    stretch: usize,
     bounds: &Bounds,
-    chain: &mut Vec<Link>,
-    interrupted: &dyn Fn() -> bool,
-) -> Result<(), Interrupted> {
-    for level in (1..=steps).rev() {
-        if find_chain(user, level, bounds, chain, interrupted)? {
-            return Ok(());
-        }
-    }
-    chain.clear();
-    Ok(())
-}
-
-/// Finds the chain of `level` steps that ends earliest.
-fn find_chain(
-    user: &mut impl StepEvents,
-    level: usize,
-    bounds: &Bounds,
-    chain: &mut Vec<Link>,
+    chain: &mut [Link],
     interrupted: &dyn Fn() -> bool,
 ) -> Result<bool, Interrupted> {
-    let none = Link {
-        stretch: 0,
-        event: 0,
-        time: 0,
-    };
-    chain.clear();
-    chain.resize(level, none);
-    let step = level - 1;
-    for stretch in 0..user.stretches() {
-        let events = user.events(step, stretch);
-        if events.is_empty() {
-            continue;
+    let step = chain.len() - 1;
+    let events = user.events(step, stretch);
+    if events.is_empty() {
+        return Ok(false);
+    }
+    let mut begin = events.start;
+    if user.time(step, stretch, begin) < bounds.first {
+        begin = user.first_from(step, stretch, events.clone(), bounds.first);
+    }
+    for event in begin..events.end {
+        let time = user.time(step, stretch, event);
+        if time > bounds.last {
+            return Ok(false);
         }
-        let mut begin = events.start;
-        if user.time(step, stretch, begin) < bounds.first {
-            begin = user.first_from(step, stretch, events.clone(), bounds.first);
+        if event % EVENTS_BETWEEN_CHECKS == EVENTS_BETWEEN_CHECKS - 1 && interrupted() {
+            return Err(Interrupted);
         }
-        for event in begin..events.end {
-            let time = user.time(step, stretch, event);
-            if time > bounds.last {
-                return Ok(false);
-            }
-            if event % EVENTS_BETWEEN_CHECKS == EVENTS_BETWEEN_CHECKS - 1 && interrupted() {
-                return Err(Interrupted);
-            }
-            chain[step] = Link {
-                stretch,
-                event,
-                time,
-            };
-            if go_back(user, bounds, chain) {
-                return Ok(true);
-            }
+        chain[step] = Link {
+            stretch,
+            event,
+            time,
+        };
+        if go_back(user, bounds, chain) {
+            return Ok(true);
         }
     }
     Ok(false)

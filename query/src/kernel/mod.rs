@@ -8,13 +8,14 @@
 //!
 //! * [`match_funnel`] answers every option of a funnel; [`match_every`] counts chains for
 //!   [`Entries::Every`](crate::behaviour::Entries::Every).
-//! * [`match_steps`] is the fast path for plain ordered funnels: it searches each step's times where
-//!   they lie, back from the last step.
+//! * [`find_chain`] is the fast path for plain ordered funnels: it searches each step's times where
+//!   they lie, back from the last step; [`search`] does it for many users at once where they are plain offsets.
 //! * [`match_did`] decides a `did(…)`.
 
 mod any_order;
 mod did;
 mod funnel;
+mod lanes;
 mod lists;
 mod optional;
 mod ordered;
@@ -27,7 +28,8 @@ pub use did::{
 pub use funnel::{
     Counted, FunnelPlan, FunnelScratch, Outcome, UserEvents, match_every, match_funnel,
 };
-pub use lists::{Bounds, Link, StepEvents, match_steps};
+pub use lanes::{Lane, LaneBounds, LaneChain, LaneScratch, search};
+pub use lists::{Bounds, Link, StepEvents, find_chain};
 
 /// The caller asked to stop while a user was being matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

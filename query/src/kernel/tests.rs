@@ -8,8 +8,8 @@ use pugmark_engine::{Scalar, Value};
 
 use super::{
     Bounds, CONDITION, DidEvents, DidPlan, DidScratch, FunnelPlan, FunnelScratch, Held,
-    Interrupted, Link, Measure, Measures, NOT_THEN, StepEvents, THEN, UserEvents, match_did,
-    match_every, match_funnel, match_steps,
+    Interrupted, Lane, LaneBounds, LaneScratch, Link, Measure, Measures, NOT_THEN, StepEvents,
+    THEN, UserEvents, find_chain, match_did, match_every, match_funnel, search,
 };
 use crate::behaviour::{
     Aggregate, AggregateTest, Attribute, ByKey, Condition, Did, Entries, EventRow, Funnel,
@@ -306,7 +306,15 @@ proptest! {
         let mut user = Stretches::new(&events, steps, &cuts);
         let bounds = Bounds { first, last, within: within.map(|within| within as u64) };
         let mut chain = Vec::new();
-        match_steps(&mut user, steps, &bounds, &mut chain, &|| false).unwrap();
+        'levels: for level in (1..=steps).rev() {
+            chain.resize(level, Link::default());
+            for stretch in 0..=cuts.len() {
+                if user.find(stretch, &bounds, &mut chain) {
+                    break 'levels;
+                }
+            }
+            chain.clear();
+        }
         let steps = chain.iter().enumerate();
         let found: Vec<usize> = steps
             .map(|(step, link)| user.0[step][link.stretch][link.event].1)
@@ -326,13 +334,67 @@ impl Stretches {
         }
         Self(times)
     }
+
+    /// As the general search finds it; what the search of lanes decides must be the same.
+    fn find(&mut self, stretch: usize, bounds: &Bounds, chain: &mut [Link]) -> bool {
+        let found = find_chain(self, stretch, bounds, chain, &|| false).unwrap();
+        let earlier = self.0.iter().flat_map(|step| &step[..stretch]).flatten();
+        let within = bounds.within.map_or(1 << 62, |within| within as i64);
+        let lane_bounds = LaneBounds {
+            first: bounds.first,
+            last: bounds.last,
+            within,
+            before: earlier.map(|&(time, _)| time).max().unwrap_or(-1 << 62),
+        };
+        // Strangers' events lie before and behind the user's.
+        let strangers = |count| std::iter::repeat_n(5_u32, count);
+        let offsets = |step: usize| -> Vec<u32> {
+            let own = self.0[step][stretch]
+                .iter()
+                .map(|&(time, _)| (time + step as i64) as u32);
+            strangers(step).chain(own).chain(strangers(7)).collect()
+        };
+        let steps = 0..chain.len();
+        let offsets: Vec<Vec<u32>> = steps.map(offsets).collect();
+        let lanes = offsets.iter().enumerate();
+        let lanes: Vec<Lane<'_>> = lanes
+            .map(|(step, offsets)| Lane {
+                offsets,
+                shift: -(step as i64),
+            })
+            .collect();
+        let rows = |step: usize| step as u32..(step + self.0[step][stretch].len()) as u32;
+        let (mut scratch, mut told) = (LaneScratch::default(), None);
+        search(
+            &lanes,
+            &lane_bounds,
+            1,
+            |step, _| rows(step),
+            &mut scratch,
+            |_, chain| {
+                let events = chain.map(|of| {
+                    (0..lanes.len())
+                        .map(|lane| of.event(lane))
+                        .collect::<Vec<_>>()
+                });
+                assert!(told.replace(events).is_none());
+            },
+        );
+        match told {
+            None => assert!(!found),
+            Some(None) => {}
+            Some(Some(events)) => {
+                let links = chain.iter().enumerate();
+                let expected = links.map(|(step, link)| (step + link.event) as u32);
+                assert!(found && events == expected.collect::<Vec<_>>());
+                assert!(chain.iter().all(|link| link.stretch == stretch));
+            }
+        }
+        found
+    }
 }
 
 impl StepEvents for Stretches {
-    fn stretches(&self) -> usize {
-        self.0[0].len()
-    }
-
     fn events(&mut self, step: usize, stretch: usize) -> Range<usize> {
         0..self.0[step][stretch].len()
     }

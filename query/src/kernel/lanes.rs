@@ -1,0 +1,300 @@
+//! The innermost search of plain ordered funnels: many users at once, one stretch of time, plain
+//! offsets.
+//!
+//! It does what [`find_chain`](super::find_chain) does where each step's times lie in one array of
+//! 32-bit offsets, and leaves to that what it cannot see: chains that reach into earlier stretches,
+//! equal times, and users with endlessly many ends. Users are taken side by side, step by step,
+//! without a branch that depends on their times: a processor guesses such a branch wrong every other
+//! time, which costs more than the search.
+
+use std::hint::{black_box, select_unpredictable};
+use std::ops::Range;
+
+/// The times of all users' events of one step in a stretch.
+#[derive(Clone, Copy, Debug)]
+pub struct Lane<'a> {
+    /// Offsets in units, each below 2^32 - 1; those of a user ascend.
+    pub offsets: &'a [u32],
+    /// An offset and this are units since the origin that all lanes share. Within ±2^60.
+    pub shift: i64,
+}
+
+/// What every chain must keep to, in units since the lanes' origin; within ±2^60.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneBounds {
+    /// No event is earlier.
+    pub first: i64,
+    /// No event is later.
+    pub last: i64,
+    /// Longest time from the first event to the last.
+    pub within: i64,
+    /// No event of an earlier stretch is later.
+    pub before: i64,
+}
+
+/// Working memory of [`search`].
+#[derive(Debug, Default)]
+pub struct LaneScratch {
+    /// The next end to be tried, of users without a chain so far.
+    ends: Vec<End>,
+    /// Chains on their way back from an end.
+    open: Vec<Open>,
+    /// The rows of the open chains' users in the lane at hand.
+    rows: Vec<Range<u32>>,
+    /// The last row of each user's chain in each lane, lane by lane.
+    events: Vec<u32>,
+    /// Users of whom nothing more is to be found out.
+    decided: Vec<bool>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct End {
+    user: u32,
+    event: u32,
+    end: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    user: u32,
+    /// When the next event of the chain is.
+    later: i64,
+    /// No event of the chain may be earlier.
+    earliest: i64,
+}
+
+/// So many halvings find a place among the rows of most users.
+const FEW_STEPS: u32 = 4;
+
+/// Ends that are tried of each user; those who have more are left to the general search.
+const MOST_ENDS: usize = 32;
+
+/// Finds the chains with an event of every lane of `users` users, numbered from 0: of each user the
+/// one whose last event is the earliest possible, and whose other events are the latest. `rows`
+/// tells a user's rows in a lane.
+///
+/// Calls `emit` with a user and its chain, or with `None` where the lanes do not tell whether there
+/// is a chain. Users without a chain are not mentioned.
+///
+/// # Panics
+/// Where rows lie outside their lane, or there is no lane.
+#[inline]
+pub fn search(
+    lanes: &[Lane<'_>],
+    bounds: &LaneBounds,
+    users: usize,
+    rows: impl Fn(usize, usize) -> Range<u32>,
+    scratch: &mut LaneScratch,
+    mut emit: impl FnMut(usize, Option<LaneChain<'_>>),
+) {
+    let last = lanes.len() - 1;
+    scratch.begin(
+        &lanes[last],
+        bounds,
+        users,
+        |user| rows(last, user),
+        lanes.len(),
+    );
+    for _ in 0..MOST_ENDS {
+        if scratch.ends.is_empty() {
+            return;
+        }
+        scratch.open(&lanes[last], bounds, last * users);
+        for step in (0..last).rev() {
+            let unsure = |scratch: &mut LaneScratch, user: usize| {
+                scratch.decided[user] = true;
+                emit(user, None);
+            };
+            scratch.go_back(
+                &lanes[step],
+                bounds,
+                step * users,
+                |user| rows(step, user),
+                unsure,
+            );
+        }
+        for place in 0..scratch.open.len() {
+            let user = scratch.open[place].user as usize;
+            scratch.decided[user] = true;
+            let events = &scratch.events[user..];
+            emit(user, Some(LaneChain { events, users }));
+        }
+        scratch.next_ends();
+    }
+    for end in &scratch.ends {
+        emit(end.user as usize, None);
+    }
+}
+
+/// The events of one user's chain.
+#[derive(Clone, Copy, Debug)]
+pub struct LaneChain<'s> {
+    events: &'s [u32],
+    users: usize,
+}
+
+impl LaneChain<'_> {
+    /// The row of its event in a lane. Panics where there is no such lane.
+    #[inline]
+    pub fn event(&self, lane: usize) -> u32 {
+        self.events[lane * self.users]
+    }
+}
+
+impl LaneScratch {
+    /// Each user's first end in the range.
+    #[inline(always)]
+    fn begin(
+        &mut self,
+        lane: &Lane<'_>,
+        bounds: &LaneBounds,
+        users: usize,
+        rows: impl Fn(usize) -> Range<u32>,
+        lanes: usize,
+    ) {
+        self.decided.clear();
+        self.decided.resize(users, false);
+        self.events.clear();
+        self.events.resize(users * lanes, 0);
+        self.ends.clear();
+        self.ends.extend((0..users).map(|user| {
+            let rows = rows(user);
+            let early = match bounds.first > lane.shift {
+                true => lane.count_before(&rows, bounds.first),
+                false => 0,
+            };
+            End {
+                user: user as u32,
+                event: rows.start + early,
+                end: rows.end,
+            }
+        }));
+        self.ends.retain(|end| end.event < end.end);
+    }
+
+    /// Opens a chain at each end; drops the ends that lie behind the range.
+    #[inline(always)]
+    fn open(&mut self, lane: &Lane<'_>, bounds: &LaneBounds, events: usize) {
+        self.open.clear();
+        let open = &mut self.open;
+        self.ends.retain(|end| {
+            let later = lane.units(end.event);
+            let inside = later <= bounds.last;
+            if inside {
+                open.push(Open {
+                    user: end.user,
+                    later,
+                    earliest: bounds.first.max(later - bounds.within),
+                });
+            }
+            inside
+        });
+        for end in &self.ends {
+            self.events[events + end.user as usize] = end.event;
+        }
+    }
+
+    /// Takes every open chain one step back, and drops those that cannot be.
+    #[inline(always)]
+    fn go_back(
+        &mut self,
+        lane: &Lane<'_>,
+        bounds: &LaneBounds,
+        events: usize,
+        rows: impl Fn(usize) -> Range<u32>,
+        mut unsure: impl FnMut(&mut Self, usize),
+    ) {
+        self.rows.clear();
+        self.rows
+            .extend(self.open.iter().map(|chain| rows(chain.user as usize)));
+        lane.touch(&self.rows);
+        let mut kept = 0;
+        for place in 0..self.open.len() {
+            let Open {
+                user,
+                later,
+                earliest,
+            } = self.open[place];
+            let rows = self.rows[place].clone();
+            let next = rows.start + lane.count_before(&rows, later);
+            let tie = (next < rows.end) & (lane.units(next) == later);
+            let none = next == rows.start;
+            if tie | (none & (earliest <= bounds.before)) {
+                unsure(self, user as usize);
+                continue;
+            }
+            let event = next.saturating_sub(1);
+            let time = lane.units(event);
+            self.events[events + user as usize] = event;
+            self.open[kept] = Open {
+                user,
+                later: time,
+                earliest,
+            };
+            kept += usize::from(!none & (time >= earliest));
+        }
+        self.open.truncate(kept);
+    }
+
+    /// Goes on to the next end of each user who is not decided.
+    #[inline(always)]
+    fn next_ends(&mut self) {
+        let decided = &self.decided;
+        let mut kept = 0;
+        for place in 0..self.ends.len() {
+            let End { user, event, end } = self.ends[place];
+            let event = event + 1;
+            self.ends[kept] = End { user, event, end };
+            kept += usize::from(!decided[user as usize] & (event < end));
+        }
+        self.ends.truncate(kept);
+    }
+}
+
+impl Lane<'_> {
+    /// Units from the origin to an event; of an event that is not there, something.
+    #[inline(always)]
+    pub fn units(&self, event: u32) -> i64 {
+        let offset = self.offsets.get(event as usize).copied();
+        i64::from(offset.unwrap_or(0)) + self.shift
+    }
+
+    /// Looks at where the rows begin and end: a processor waits for many of them at once, which the
+    /// search that follows, a few rows at a time, would wait for one after another.
+    #[inline(always)]
+    fn touch(&self, rows: &[Range<u32>]) {
+        let Some(top) = self.offsets.len().checked_sub(1) else {
+            return;
+        };
+        let mut seen = 0;
+        for rows in rows {
+            let last = rows.end.saturating_sub(1);
+            seen ^= self.offsets[(rows.start as usize).min(top)];
+            seen ^= self.offsets[(last as usize).min(top)];
+        }
+        black_box(seen);
+    }
+
+    /// How many of a user's rows are before a time.
+    #[inline(always)]
+    fn count_before(&self, rows: &Range<u32>, units: i64) -> u32 {
+        // All offsets are below the greatest bound.
+        let bound = (units - self.shift).clamp(0, i64::from(u32::MAX)) as u32;
+        let len = rows.end - rows.start;
+        if len >= 1 << FEW_STEPS {
+            let rows = &self.offsets[rows.start as usize..rows.end as usize];
+            return rows.partition_point(|&offset| offset < bound) as u32;
+        }
+        let Some(top) = self.offsets.len().checked_sub(1) else {
+            return 0;
+        };
+        let mut count = 0;
+        for step in (0..FEW_STEPS).rev() {
+            let further = count + (1 << step);
+            let last = rows.start.wrapping_add(further).wrapping_sub(1);
+            let below = self.offsets[(last as usize).min(top)] < bound;
+            count = select_unpredictable(below & (further <= len), further, count);
+        }
+        count
+    }
+}
