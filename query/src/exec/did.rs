@@ -7,10 +7,10 @@ use crate::behaviour::{Condition, Did, TimeRange, Truth};
 use crate::kernel::{DidEvents, DidPlan, DidScratch, Held, Measures, match_did};
 
 use super::control::{Control, QueryError};
-use super::exists::{Bounds, Exists, count_in_range};
+use super::exists::{Bounds, Exists};
 use super::gather::Gather;
 use super::morsel::Morsel;
-use super::scan::{DENSE_STARTS, RunScan, Scan, Verdicts};
+use super::scan::{DENSE_STARTS, RunScan, Scan};
 use super::traits::TraitTable;
 use super::values::{Lists, held, measures};
 use super::worker::Worker;
@@ -160,7 +160,10 @@ impl<'a> PreparedDid<'a> {
             Way::Counts { least: 0, .. } => whole.possibly = Words::of_range(morsel.lows.clone()),
             Way::Counts { scan, .. } | Way::Events { scan, .. } => {
                 for source in &scan.runs {
-                    let users = source.run.users()?;
+                    let users = match &self.way {
+                        Way::Counts { .. } => source.possible_users()?,
+                        _ => source.run.users()?,
+                    };
                     users.or_into(morsel.key, &mut whole.possibly);
                 }
             }
@@ -202,14 +205,14 @@ impl<'a> PreparedDid<'a> {
                 worker.counts.clear();
                 worker.counts.resize(DENSE_STARTS - 1, 0);
                 for source in &scan.runs {
-                    count_run(source, scan.range, morsel, traits, worker)?;
+                    count_run(source, scan.range, morsel, within, traits, worker)?;
                 }
-                let bounds = *least..=*most;
-                let lows = within.iter();
-                let counts = &worker.counts;
-                Ok(lows
-                    .filter(|&low| bounds.contains(&counts[usize::from(low)]))
-                    .collect())
+                let (bounds, counts) = (*least..=*most, &worker.counts);
+                let mut found = Words::new();
+                within.for_each(|low| {
+                    found.insert_if(low, bounds.contains(&counts[usize::from(low)]));
+                });
+                Ok(found)
             }
             Way::Events { scan, plan } => {
                 self.by_matching(scan, plan, morsel, within, traits, worker)
@@ -310,11 +313,12 @@ fn match_user(
     }
 }
 
-/// Adds one run's matching rows to the users' counts.
+/// Adds one run's matching rows to the counts of `within`.
 fn count_run(
     source: &RunScan<'_>,
     range: TimeRange,
     morsel: &Morsel,
+    within: &Words,
     traits: &TraitTable,
     worker: &mut Worker<'_>,
 ) -> Result<(), QueryError> {
@@ -330,23 +334,9 @@ fn count_run(
     };
     let verdicts = source.evaluate(&rows, morsel, traits, control, skipped)?;
     let times = source.run.times(rows.range.clone())?;
-    for low in morsel.lows.clone() {
-        let (start, end) = (rows.starts[low as usize], rows.starts[low as usize + 1]);
-        if start == end {
-            continue;
-        }
-        let own = (start - rows.range.start) as usize..(end - rows.range.start) as usize;
-        let count = match &verdicts[0] {
-            Verdicts::None => 0,
-            Verdicts::All if source.whole => own.len(),
-            Verdicts::All => count_in_range(&times.slice(own), range),
-            verdicts => own
-                .filter(|&index| {
-                    verdicts.at(index) && (source.whole || range.contains(times.get(index)))
-                })
-                .count(),
-        };
-        counts[low as usize] += count as u64;
-    }
+    within.for_each(|low| {
+        let own = source.inside(rows.of(low), &times, range);
+        counts[usize::from(low)] += verdicts[0].count(own) as u64;
+    });
     Ok(())
 }

@@ -105,9 +105,9 @@ impl<'a> Exists<'a> {
                 let run = scan.run;
                 self.add_days(run)?;
             }
-            condition => match value_users(scan, condition)? {
-                Some(users) => self.sources.push(Source::Users(users)),
-                None => self.sources.push(Source::Rows(Box::new(scan.clone()))),
+            _ => match scan.value_users()? {
+                Some(users) if scan.whole => self.sources.push(Source::Users(users)),
+                _ => self.sources.push(Source::Rows(Box::new(scan.clone()))),
             },
         }
         Ok(())
@@ -181,7 +181,7 @@ impl<'a> Exists<'a> {
                 Source::Users(_) | Source::Days(_) => {}
                 Source::Edge { users, .. } => users.or_into(morsel.key, &mut bounds.possibly),
                 Source::Rows(scan) => {
-                    let users = scan.run.users()?;
+                    let users = scan.possible_users()?;
                     users.or_into(morsel.key, &mut bounds.possibly);
                 }
             }
@@ -254,31 +254,11 @@ impl<'a> Exists<'a> {
         };
         let verdicts = scan.evaluate(&rows, morsel, traits, control, skipped)?;
         let times = scan.run.times(rows.range.clone())?;
-        for low in within.iter().map(u32::from) {
-            let first = rows.range.start;
-            let mut own = rows.starts[low as usize]..rows.starts[low as usize + 1];
-            let satisfied = own.any(|row| {
-                let index = (row - first) as usize;
-                verdicts[0].at(index) && (scan.whole || self.scan.range.contains(times.get(index)))
-            });
-            if satisfied {
-                found.insert(low as u16);
-            }
-        }
+        within.for_each(|low| {
+            let own = scan.inside(rows.of(low), &times, self.scan.range);
+            found.insert_if(low, verdicts[0].count(own) > 0);
+        });
         Ok(())
-    }
-}
-
-/// The bitmap of a property's value, where that is all that is asked and the run has one.
-fn value_users<'a>(
-    scan: &RunScan<'a>,
-    condition: &Condition,
-) -> Result<Option<BitmapView<'a>>, Corruption> {
-    match condition.as_property_text() {
-        Some((property, text)) if scan.whole && !scan.run.is_overflow() => {
-            scan.run.value_users(property, text)
-        }
-        _ => Ok(None),
     }
 }
 
@@ -321,25 +301,4 @@ pub(crate) fn rows_in_range(
 fn has_any(times: &Times<'_>, rows: Range<usize>, range: TimeRange) -> bool {
     let first = times.first_from(rows.clone(), range.first);
     first < rows.end && times.get(first) <= range.last
-}
-
-/// How many of one user's times, ascending, lie in the range.
-pub(crate) fn count_in_range(times: &Times<'_>, range: TimeRange) -> usize {
-    let first = partition(times.len(), |index| times.get(index) < range.first);
-    let last = partition(times.len(), |index| times.get(index) <= range.last);
-    last.saturating_sub(first)
-}
-
-/// The first index below `length` that is not `before`.
-pub(crate) fn partition(length: usize, before: impl Fn(usize) -> bool) -> usize {
-    let (mut low, mut high) = (0, length);
-    while low < high {
-        let middle = low.midpoint(high);
-        if before(middle) {
-            low = middle + 1
-        } else {
-            high = middle
-        }
-    }
-    low
 }

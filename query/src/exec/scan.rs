@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use pugmark_engine::bitmap::CONTAINER_BITS;
-use pugmark_engine::segment::NameRun;
+use pugmark_engine::bitmap::{BitmapView, CONTAINER_BITS};
+use pugmark_engine::segment::{NameRun, Times};
 use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
@@ -229,6 +229,75 @@ impl Verdicts {
             Self::None => false,
             Self::Some(bits) => bits[index / 64] >> (index % 64) & 1 == 1,
         }
+    }
+
+    /// For how many of neighbouring rows the condition holds.
+    pub(crate) fn count(&self, rows: Range<usize>) -> usize {
+        match self {
+            Self::All => rows.len(),
+            Self::None => 0,
+            Self::Some(_) if rows.is_empty() => 0,
+            Self::Some(bits) => {
+                let (first, last) = (rows.start / 64, (rows.end - 1) / 64);
+                let head = u64::MAX << (rows.start % 64);
+                let tail = u64::MAX >> (63 - (rows.end - 1) % 64);
+                let ones = |word: u64| word.count_ones() as usize;
+                if first == last {
+                    return ones(bits[first] & head & tail);
+                }
+                let middle: usize = bits[first + 1..last].iter().copied().map(ones).sum();
+                ones(bits[first] & head) + middle + ones(bits[last] & tail)
+            }
+        }
+    }
+}
+
+impl MorselRows<'_> {
+    /// A user's rows, counted from the morsel's first.
+    #[inline]
+    pub(crate) fn of(&self, low: u16) -> Range<usize> {
+        let own = &self.starts[usize::from(low)..][..2];
+        (own[0] - self.range.start) as usize..(own[1] - self.range.start) as usize
+    }
+}
+
+impl<'a> RunScan<'a> {
+    /// The users who may have a row that satisfies the first condition, in the range or not.
+    pub(crate) fn possible_users(&self) -> Result<BitmapView<'a>, Corruption> {
+        match self.value_users()? {
+            Some(users) => Ok(users),
+            None => self.run.users(),
+        }
+    }
+
+    /// The bitmap of a property's value, where that is all that the first condition asks and the run
+    /// has one.
+    pub(crate) fn value_users(&self) -> Result<Option<BitmapView<'a>>, Corruption> {
+        match self.conditions[0].as_property_text() {
+            Some((property, text)) if !self.run.is_overflow() => {
+                self.run.value_users(property, text)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Those of one user's rows that lie in a range; `times` are those of the morsel's rows.
+    #[inline]
+    pub(crate) fn inside(
+        &self,
+        own: Range<usize>,
+        times: &Times<'_>,
+        range: TimeRange,
+    ) -> Range<usize> {
+        if self.whole || own.is_empty() {
+            return own;
+        }
+        let first = times.first_from(own.clone(), range.first);
+        let end = match range.last.checked_add(1) {
+            Some(after) if first < own.end => times.first_from(first..own.end, after),
+            _ => own.end,
+        };
+        first..end
     }
 }
 

@@ -43,9 +43,15 @@ pub struct LaneScratch {
     rows: Vec<Range<u32>>,
     /// The last row of each user's chain in each lane, lane by lane.
     events: Vec<u32>,
-    /// Users of whom nothing more is to be found out.
-    decided: Vec<bool>,
+    /// For each user, no end before this time has a chain that was not found; `DECIDED` where no end
+    /// at all has one, or one was found.
+    skip: Vec<i64>,
 }
+
+const DECIDED: i64 = FAR;
+
+/// Beyond all times.
+const FAR: i64 = 1 << 62;
 
 #[derive(Clone, Copy, Debug)]
 struct End {
@@ -101,25 +107,17 @@ pub fn search(
         }
         scratch.open(&lanes[last], bounds, last * users);
         for step in (0..last).rev() {
-            let unsure = |scratch: &mut LaneScratch, user: usize| {
-                scratch.decided[user] = true;
-                emit(user, None);
-            };
-            scratch.go_back(
-                &lanes[step],
-                bounds,
-                step * users,
-                |user| rows(step, user),
-                unsure,
-            );
+            let rows = |user| rows(step, user);
+            let unsure = |user| emit(user, None);
+            scratch.go_back(&lanes[step], bounds, step * users, rows, unsure);
         }
         for place in 0..scratch.open.len() {
             let user = scratch.open[place].user as usize;
-            scratch.decided[user] = true;
+            scratch.skip[user] = DECIDED;
             let events = &scratch.events[user..];
             emit(user, Some(LaneChain { events, users }));
         }
-        scratch.next_ends();
+        scratch.next_ends(&lanes[last]);
     }
     for end in &scratch.ends {
         emit(end.user as usize, None);
@@ -152,8 +150,8 @@ impl LaneScratch {
         rows: impl Fn(usize) -> Range<u32>,
         lanes: usize,
     ) {
-        self.decided.clear();
-        self.decided.resize(users, false);
+        self.skip.clear();
+        self.skip.resize(users, -FAR);
         self.events.clear();
         self.events.resize(users * lanes, 0);
         self.ends.clear();
@@ -194,7 +192,8 @@ impl LaneScratch {
         }
     }
 
-    /// Takes every open chain one step back, and drops those that cannot be.
+    /// Takes every open chain one step back, and drops those that cannot be. A chain fails where the
+    /// latest event of the step is too early; an end that has another lies behind the next event.
     #[inline(always)]
     fn go_back(
         &mut self,
@@ -202,7 +201,7 @@ impl LaneScratch {
         bounds: &LaneBounds,
         events: usize,
         rows: impl Fn(usize) -> Range<u32>,
-        mut unsure: impl FnMut(&mut Self, usize),
+        mut unsure: impl FnMut(usize),
     ) {
         self.rows.clear();
         self.rows
@@ -220,7 +219,8 @@ impl LaneScratch {
             let tie = (next < rows.end) & (lane.units(next) == later);
             let none = next == rows.start;
             if tie | (none & (earliest <= bounds.before)) {
-                unsure(self, user as usize);
+                self.skip[user as usize] = DECIDED;
+                unsure(user as usize);
                 continue;
             }
             let event = next.saturating_sub(1);
@@ -231,23 +231,30 @@ impl LaneScratch {
                 later: time,
                 earliest,
             };
-            kept += usize::from(!none & (time >= earliest));
+            let holds = !none & (time >= earliest);
+            let behind = select_unpredictable(next < rows.end, lane.units(next), DECIDED);
+            self.skip[user as usize] = select_unpredictable(holds, -FAR, behind);
+            kept += usize::from(holds);
         }
         self.open.truncate(kept);
     }
 
     /// Goes on to the next end of each user who is not decided.
     #[inline(always)]
-    fn next_ends(&mut self) {
-        let decided = &self.decided;
+    fn next_ends(&mut self, lane: &Lane<'_>) {
         let mut kept = 0;
         for place in 0..self.ends.len() {
             let End { user, event, end } = self.ends[place];
             let event = event + 1;
             self.ends[kept] = End { user, event, end };
-            kept += usize::from(!decided[user as usize] & (event < end));
+            kept += usize::from((self.skip[user as usize] != DECIDED) & (event < end));
         }
         self.ends.truncate(kept);
+        for end in &mut self.ends {
+            let rows = end.event..end.end;
+            end.event += lane.count_before(&rows, self.skip[end.user as usize]);
+        }
+        self.ends.retain(|end| end.event < end.end);
     }
 }
 
