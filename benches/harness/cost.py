@@ -20,7 +20,7 @@ BATCH_ROWS = 65_536
 # Of a thousand events; 45 is the population's own share.
 USERS_PER_MILLE = (1, 5, 15, 45, 100, 200, 400)
 DAYS = (1, 2, 5, 10, 20, 30, 45, 60, 90)
-STEPS = ("visit", "view", "search", "cart", "view", "checkout", "purchase", "email_open")
+STEPS = ("visit", "search", "view", "cart", "checkout", "purchase", "email_open", "return")
 
 # Asked where the question stays and the store changes.
 QUESTIONS = ("abandoned_cart", "funnel_3", "funnel_5_by_platform", "weekly_retention",

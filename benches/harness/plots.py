@@ -22,17 +22,20 @@ def _pyplot():
 def lines(path, title, x_label, series, log_x=False, log_y=True, ticks=None):
     """`series`: label -> [(x, seconds)]. Milliseconds go up."""
     pyplot = _pyplot()
+    from matplotlib import ticker
     figure, axes = pyplot.subplots(figsize=(7, 3.8))
     for place, (label, points) in enumerate(series.items()):
         axes.plot([x for x, _ in points], [seconds * 1e3 for _, seconds in points], marker="o",
-                  markersize=3.5, linewidth=1.4, label=label, color=COLOURS[place % len(COLOURS)])
+                  markersize=3.5, linewidth=1.4, label=label, color=COLOURS[place % len(COLOURS)],
+                  linestyle="--" if place >= len(COLOURS) else "-")
     if log_x:
         axes.set_xscale("log")
     if log_y:
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     if ticks:
         axes.set_xticks(ticks, [_short(tick) for tick in ticks])
-        axes.minorticks_off()
+    axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(title=title, xlabel=x_label, ylabel="ms")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -61,6 +64,7 @@ def bars(path, title, panels):
     if len(panels[-1][2]) > 1:
         all_axes[0][-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle(title)
+    figure.tight_layout()
     _write(pyplot, figure, path)
 
 

@@ -72,11 +72,12 @@ def watched(command):
     """Runs a child to its end; its output, seconds, memory, and bytes written to the disk.
 
     `peak_rss_bytes` counts pages of mapped files, which the kernel takes back when it needs them;
-    `peak_heap_bytes` is what belongs to no file, looked at every 10 ms."""
+    `peak_heap_bytes` is what belongs to no file. Both are looked at every 10 ms: what the kernel
+    tells in the end, `ru_maxrss`, is never less than this process had when it forked."""
     begun = time.perf_counter()
     child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
-    peak, done = [0], threading.Event()
-    watcher = threading.Thread(target=_watch, args=(child.pid, peak, done))
+    peaks, done = {"VmHWM:": 0, "RssAnon:": 0}, threading.Event()
+    watcher = threading.Thread(target=_watch, args=(child.pid, peaks, done))
     watcher.start()
     output = child.stdout.read()
     # Ended, but not yet forgotten by the kernel: its figures can still be read.
@@ -91,21 +92,24 @@ def watched(command):
         raise SystemExit(f"{command[0]} failed with status {child.returncode}")
     return {
         "output": output, "seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_rss_bytes": usage.ru_maxrss * 1024, "peak_heap_bytes": peak[0],
+        "peak_rss_bytes": peaks["VmHWM:"] * 1024, "peak_heap_bytes": peaks["RssAnon:"] * 1024,
         "written_bytes": disk["write_bytes"] - disk["cancelled_write_bytes"],
     }
 
 
-def _watch(pid, peak, done):
+def _watch(pid, peaks, done):
     while not done.wait(LOOK_SECONDS):
-        peak[0] = max(peak[0], _kilobytes(f"/proc/{pid}/status", "RssAnon:") * 1024)
+        found = _kilobytes(f"/proc/{pid}/status", peaks)
+        peaks.update({field: max(peaks[field], figure) for field, figure in found.items()})
 
 
-def _kilobytes(path, field):
+def _kilobytes(path, fields):
+    """Those of the fields that the kernel has, which it has not of a process that ended."""
     with open(path, encoding="utf-8") as lines:
-        return next((int(line.split()[1]) for line in lines if line.startswith(field)), 0)
+        words = [line.split() for line in lines]
+    return {line[0]: int(line[1]) for line in words if line and line[0] in fields}
 
 
 def available_bytes():
     """Memory that the page cache may take."""
-    return _kilobytes("/proc/meminfo", "MemAvailable:") * 1024
+    return _kilobytes("/proc/meminfo", ("MemAvailable:",))["MemAvailable:"] * 1024
