@@ -16,7 +16,8 @@ def main():
     commands = parser.add_subparsers(dest="command", required=True)
     for name in COMMANDS:
         module = importlib.import_module(f"harness.{name}")
-        command = commands.add_parser(name, description=module.ABOUT, help=module.ABOUT.split(".")[0])
+        short = module.ABOUT.split(".")[0]
+        command = commands.add_parser(name, description=module.ABOUT, help=short)
         module.add_arguments(command)
         command.set_defaults(run=module.run)
     options = parser.parse_args()

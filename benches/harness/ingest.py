@@ -29,7 +29,8 @@ MIB = 1 << 20
 
 def add_arguments(parser):
     add = parser.add_argument
-    add("--events", type=int, default=10_000_000, help="events of the file and of each stream [10 million]")
+    add("--events", type=int, default=10_000_000,
+        help="events of the file and of each stream [10 million]")
     add("--rows", type=int, default=500, help="events of an appended batch [500]")
     add("--writers", default="1,4", help="writers of a stream [1,4]")
     add("--durabilities", default=",".join(DURABILITIES), help="promises to try [all]")
@@ -208,10 +209,11 @@ def _markdown(figures):
               "| written / raw | bytes an event |", "|---|--:|---|" + "--:|" * 10]
     for one in loads.values():
         if one["kind"] == "stream":
-            times = " | ".join(report.ms(one[f"{which}_seconds"]) for which in ("p50", "p99", "max"))
-            lines.append(f"| {one['stream']} | {one['writers']} | {one['durability']} "
-                         f"| {one['events_per_second']:,.0f} | {one['flushed_per_second']:,.0f} | {times} "
-                         f"| {_disk_and_memory(one)} |")
+            rates = f"{one['events_per_second']:,.0f} | {one['flushed_per_second']:,.0f}"
+            times = " | ".join(report.ms(one[f"{which}_seconds"])
+                               for which in ("p50", "p99", "max"))
+            lines.append(f"| {one['stream']} | {one['writers']} | {one['durability']} | {rates} "
+                         f"| {times} | {_disk_and_memory(one)} |")
     making = sum(one["making_seconds"] for one in loads.values() if one["kind"] == "stream")
     cpu = sum(one["cpu_seconds"] for one in loads.values() if one["kind"] == "stream")
     lines += ["", f"Of the processor time of the streams {making / cpu:.0%} went into making the "

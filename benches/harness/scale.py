@@ -1,4 +1,4 @@
-"""The same questions of stores of several sizes: what grows, and what grows faster than it should."""
+"""The same questions of stores of several sizes: what grows, and what faster than it should."""
 
 import json
 import shutil
@@ -13,7 +13,8 @@ ABOUT = """Asks stores of several sizes the same questions, in turns. Generates 
 size straight into a store and compacts it, notes how fast that went and what memory it took, opens
 each store several times, asks all questions of all sizes hot and interleaved, and sets the figures
 beside what is wanted. The stores are deleted in the end unless --keep is given, and those that were
-kept are asked again. Some 9 bytes of disk an event, half as much again while a store is compacted."""
+kept are asked again. Some 9 bytes of disk an event, half as much again
+while it is compacted."""
 
 # What is wanted. A question may take a tenth more time for each event of a larger store.
 RATIO_SLACK = 1.1
@@ -30,7 +31,8 @@ MIB = 1 << 20
 
 def add_arguments(parser):
     add = parser.add_argument
-    add("--sizes", default="100000000,1000000000", help="events of each store [100 million, 1 billion]")
+    add("--sizes", default="100000000,1000000000",
+        help="events of each store [100 million, 1 billion]")
     add("--repetitions", type=int, default=5, help="timed askings of each question [5]")
     add("--threads", type=int, default=2, help="threads of a question [2]")
     trial.add_common(parser, "scale")
@@ -222,8 +224,8 @@ def _draw(folder, figures):
 
 
 def _markdown(figures):
-    head = (f"{' and '.join(f'{size:,}' for size in figures['sizes'])} events, users 4.5 % of them, "
-            f"over {figures['days']} days, seed {figures['seed']}; {figures['threads']} threads; "
+    sizes = " and ".join(f"{size:,}" for size in figures["sizes"])
+    head = (f"{sizes} events, users 4.5 % of them, over {figures['days']} days, seed {figures['seed']}; {figures['threads']} threads; "
             f"median of {figures['repetitions']}, interleaved, hot; {trial.made_on(figures)}")
     return "\n".join([head, "", _cache_line(figures), "", *_marks_table(figures), "",
                       *_questions_table(figures), "", *_stores_table(figures), "",
