@@ -225,7 +225,8 @@ def _draw(folder, figures):
 
 def _markdown(figures):
     sizes = " and ".join(f"{size:,}" for size in figures["sizes"])
-    head = (f"{sizes} events, users 4.5 % of them, over {figures['days']} days, seed {figures['seed']}; {figures['threads']} threads; "
+    head = (f"{sizes} events, users 4.5 % of them, over {figures['days']} days, "
+            f"seed {figures['seed']}; {figures['threads']} threads; "
             f"median of {figures['repetitions']}, interleaved, hot; {trial.made_on(figures)}")
     return "\n".join([head, "", _cache_line(figures), "", *_marks_table(figures), "",
                       *_questions_table(figures), "", *_stores_table(figures), "",
