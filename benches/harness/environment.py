@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PINNED = ("chdb==4.4.0", "duckdb==2.0.0", "pyarrow==26.0.1")
+PINNED = ("chdb==4.4.0", "duckdb==2.0.0", "matplotlib==3.11.2", "pyarrow==26.0.1")
 
 
 def enter_venv(chosen):
@@ -62,6 +62,13 @@ def timed(command):
 def directory_bytes(directory):
     """Bytes of all files below, logs and locks included."""
     return sum(path.stat().st_size for path in Path(directory).rglob("*") if path.is_file())
+
+
+def io_bytes(pid):
+    """The kernel's count of what a process made the disk do. What was written to a file that was
+    removed before it reached the disk is in `cancelled_write_bytes`, too."""
+    with open(f"/proc/{pid}/io", encoding="utf-8") as lines:
+        return {name: int(figure) for name, figure in (line.split(": ") for line in lines)}
 
 
 def machine():

@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 
-from harness.environment import directory_bytes, timed
+from harness.environment import directory_bytes, io_bytes, timed
 
 
 FAR_FUTURE = 4_000_000_000_000_000
@@ -50,6 +50,19 @@ class Pugmark:
         """Heap and pages of one question, each in a fresh process."""
         asking = (*self._asking(), "--question", question)
         return self._once("memory", *asking) | self._once("pages", *asking)
+
+    def heap(self, question):
+        """The most heap of a fresh process that asks one question."""
+        return self._once("memory", *self._asking(), "--question", question)["peak_bytes"]
+
+    def sql_heap(self, statement, whole=False):
+        """The same of a statement."""
+        asking = self._asking(FAR_FUTURE if whole else None)
+        return self._once("sql-memory", *asking, "--statement", statement)["peak_bytes"]
+
+    def read_bytes(self):
+        """What the serving processes have read from the disk so far."""
+        return sum(io_bytes(server.pid)["read_bytes"] for server in self.servers.values())
 
     def ask(self, question):
         """Answer of a question of `benches/src/questions.rs`, seconds, seconds of all threads."""

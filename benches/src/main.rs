@@ -11,12 +11,21 @@
 //! pugmark-bench pages  --store DIR --as-of MICROS --question NAME
 //!                                                      the pages that one question touches
 //! pugmark-bench stream --threads N                     what this machine streams from memory
+//! pugmark-bench append --store DIR --batches N --rows N --writers N --seed N
+//!                      --durability commit|interval|none --interval-millis N
+//!                      --late SHARE --message-ids true|false
+//!                                                      what streaming into a new store takes
+//! pugmark-bench pieces --store DIR --events N --days N --seed N --pieces N
+//!                                                      a new store that nobody has compacted
 //! ```
 //!
-//! Questions also take `--threads N`. All answers are JSON on standard output. `compare.py` drives it; it knows nothing of any peer.
+//! Questions also take `--threads N`. All answers are JSON on standard output. The harness drives it; it knows nothing of any peer.
 
+mod append;
 mod measure;
+mod pieces;
 mod questions;
+mod shoppers;
 mod statements;
 
 use std::collections::BTreeMap;
@@ -25,7 +34,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use pugmark_engine::{OpenError, ReadError, Snapshot, Store};
+use pugmark_engine::{BatchError, OpenError, ReadError, Snapshot, Store, WriteError};
 use pugmark_query::sql::SqlError;
 use pugmark_query::{QueryError, QueryOptions};
 use serde_json::{Value, json};
@@ -45,6 +54,10 @@ enum BenchError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     #[error(transparent)]
     Query(#[from] QueryError),
     #[error(transparent)]
@@ -83,6 +96,11 @@ impl Options {
         number.map_err(|_| BenchError::Usage(format!("--{name} must be a number")))
     }
 
+    fn flag(&self, name: &str) -> Result<bool, BenchError> {
+        let flag = self.text(name)?.parse();
+        flag.map_err(|_| BenchError::Usage(format!("--{name} must be true or false")))
+    }
+
     fn store(&self) -> Result<PathBuf, BenchError> {
         Ok(PathBuf::from(self.text("store")?))
     }
@@ -117,6 +135,8 @@ fn run() -> Result<(), BenchError> {
         "sql-memory" => say(&statements::memory(&options)?),
         "memory" => say(&memory(&options)?),
         "pages" => say(&pages(&options)?),
+        "append" => say(&append::run(&options)?),
+        "pieces" => say(&pieces::write(&options)?),
         "stream" => say(&measure::stream(options.number("threads")?)),
         _ => Err(BenchError::Usage(format!("no command `{command}`"))),
     }

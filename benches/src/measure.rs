@@ -18,8 +18,16 @@ const STREAM_RUNS: usize = 7;
 
 /// Seconds that all threads of this process have computed so far.
 pub(crate) fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID);
-    time.map_or(f64::NAN, |time| Duration::from(time).as_secs_f64())
+    seconds_of(ClockId::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// Seconds that this thread has computed so far.
+pub(crate) fn thread_cpu_seconds() -> f64 {
+    seconds_of(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn seconds_of(clock: ClockId) -> f64 {
+    clock_gettime(clock).map_or(f64::NAN, |time| Duration::from(time).as_secs_f64())
 }
 
 /// Bytes of memory that belong to no file: heap and stacks.
