@@ -75,7 +75,7 @@ impl Executor {
         let mut containers = BTreeMap::new();
         scan.count_rows(&mut containers, true)?;
         let morsels = morsel::cut(&containers, u64::MAX);
-        let by_name = by_name(uniques, &scan);
+        let by_name = by_name(uniques, &scan)?;
         let begin = || (BTreeMap::new(), Counting::default(), control.reservation());
         let states = morsel::run(
             &morsels,
@@ -85,7 +85,7 @@ impl Executor {
             |(counted, counting, memory), morsel| {
                 for (name, runs) in &by_name {
                     control.check()?;
-                    for &run in runs {
+                    for run in runs {
                         counting.run(uniques, run, morsel, &control)?;
                         memory.at_least(counting.sets.len() * (CONTAINER_BITS / 8))?;
                     }
@@ -118,13 +118,75 @@ impl Executor {
 fn by_name<'s, 'a>(
     uniques: &Uniques,
     scan: &'s Scan<'a>,
-) -> BTreeMap<&'a str, Vec<&'s RunScan<'a>>> {
+) -> Result<BTreeMap<&'a str, Vec<Run<'s, 'a>>>, Corruption> {
     let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for run in &scan.runs {
         let name = if uniques.by_event { run.run.name() } else { "" };
+        let run = Run::new(uniques, run)?;
         by_name.entry(name).or_default().push(run);
     }
-    by_name
+    Ok(by_name)
+}
+
+/// A run, and how its users are counted.
+struct Run<'s, 'a> {
+    scan: &'s RunScan<'a>,
+    way: Way<'a>,
+}
+
+enum Way<'a> {
+    /// All of them, in one period.
+    Users(BitmapView<'a>),
+    /// Those of each day.
+    Days(Vec<DayUsers<'a>>),
+    /// Those of rows.
+    Rows,
+}
+
+/// The users of one day of a run.
+struct DayUsers<'a> {
+    users: BitmapView<'a>,
+    /// The number of its period.
+    number: i64,
+    /// What of the day is asked, where that is not all of it.
+    cut: Option<TimeRange>,
+}
+
+impl<'s, 'a> Run<'s, 'a> {
+    fn new(uniques: &Uniques, scan: &'s RunScan<'a>) -> Result<Self, Corruption> {
+        let named = scan.conditions[0] == Condition::Constant(Truth::True);
+        let way = match uniques.by_period {
+            None if named && scan.whole => Way::Users(scan.run.users()?),
+            Some(CalendarUnit::Hour) => Way::Rows,
+            _ if named => Way::Days(days(uniques, scan.run)?),
+            _ => Way::Rows,
+        };
+        Ok(Self { scan, way })
+    }
+}
+
+/// The days of a run that reach into the range.
+fn days<'a>(uniques: &Uniques, run: NameRun<'a>) -> Result<Vec<DayUsers<'a>>, Corruption> {
+    let mut days = Vec::new();
+    for (day, _) in run.days()? {
+        let start = day.saturating_mul(MICROS_PER_DAY);
+        let end = start.saturating_add(MICROS_PER_DAY - 1);
+        let inside = TimeRange {
+            first: start.max(uniques.range.first),
+            last: end.min(uniques.range.last),
+        };
+        if let Some(users) = run.day_users(day)?
+            && !inside.is_empty()
+        {
+            let whole = inside.first == start && inside.last == end;
+            days.push(DayUsers {
+                users,
+                number: uniques.number(start),
+                cut: (!whole).then_some(inside),
+            });
+        }
+    }
+    Ok(days)
 }
 
 /// The users of one name in one morsel, by the number of the period.
@@ -139,23 +201,23 @@ impl Counting {
     fn run(
         &mut self,
         uniques: &Uniques,
-        run: &RunScan<'_>,
+        run: &Run<'_, '_>,
         morsel: &Morsel,
         control: &Control,
     ) -> Result<(), QueryError> {
-        if run.run.container_rows(morsel.key)?.is_empty() {
+        if run.scan.run.container_rows(morsel.key)?.is_empty() {
             return Ok(());
         }
-        let named = run.conditions[0] == Condition::Constant(Truth::True);
-        match uniques.by_period {
-            None if named && run.whole => {
-                self.add(0, run.run.users()?, morsel.key);
-                Ok(())
+        match &run.way {
+            Way::Users(users) => self.add(0, *users, morsel.key),
+            Way::Days(days) => {
+                for day in days {
+                    self.day(day, run.scan.run, morsel)?;
+                }
             }
-            Some(CalendarUnit::Hour) => self.rows(uniques, run, morsel, control),
-            _ if named => Ok(self.days(uniques, run.run, morsel)?),
-            _ => self.rows(uniques, run, morsel, control),
+            Way::Rows => self.rows(uniques, run.scan, morsel, control)?,
         }
+        Ok(())
     }
 
     fn add(&mut self, number: i64, users: BitmapView<'_>, key: u16) {
@@ -165,34 +227,23 @@ impl Counting {
         }
     }
 
-    /// Adds the users of the days in the range.
-    fn days(
+    /// Adds the users of a day.
+    fn day(
         &mut self,
-        uniques: &Uniques,
+        day: &DayUsers<'_>,
         run: NameRun<'_>,
         morsel: &Morsel,
     ) -> Result<(), Corruption> {
-        for (day, _) in run.days()? {
-            let start = day.saturating_mul(MICROS_PER_DAY);
-            let cut = TimeRange {
-                first: start.max(uniques.range.first),
-                last: start
-                    .saturating_add(MICROS_PER_DAY - 1)
-                    .min(uniques.range.last),
-            };
-            let Some(users) = run.day_users(day)?.filter(|_| !cut.is_empty()) else {
-                continue;
-            };
-            let number = uniques.number(start);
-            if cut.first == start && cut.last.abs_diff(start) == MICROS_PER_DAY as u64 - 1 {
-                self.add(number, users, morsel.key);
-            } else if users.position(morsel.key).is_ok() {
-                let found = self.sets.entry(number).or_default();
-                let mut candidates = Vec::new();
-                let everybody = Words::of_range(0..CONTAINER_BITS as u32);
-                users.common(morsel.key, &everybody, &mut candidates);
-                rows_in_range(run, morsel.key, cut, &candidates, found)?;
-            }
+        let Some(cut) = day.cut else {
+            self.add(day.number, day.users, morsel.key);
+            return Ok(());
+        };
+        if day.users.position(morsel.key).is_ok() {
+            let found = self.sets.entry(day.number).or_default();
+            let mut candidates = Vec::new();
+            let everybody = Words::of_range(0..CONTAINER_BITS as u32);
+            day.users.common(morsel.key, &everybody, &mut candidates);
+            rows_in_range(run, morsel.key, cut, &candidates, found)?;
         }
         Ok(())
     }
