@@ -16,7 +16,7 @@ from harness.clickhouse import LAYOUTS
 from harness.environment import Progress, say
 from harness.pugmark import Pugmark
 from harness.questions import QUESTIONS
-from harness.sides import HARNESS, layouts_of, sides
+from harness.sides import HARNESS, layouts_of, sides, typed_name
 from harness.sql import Asked
 
 ABOUT = "Ask Pugmark and its peers the same questions, check that all answer alike, time them."
@@ -61,6 +61,8 @@ def add_arguments(parser):
     add("--threads", type=a_list([], int), default=[2], metavar="N,…",
         help="threads of every engine; of several numbers, everything for each [2]")
     add("--repetitions", type=int, default=3, help="timed runs of each question [3]")
+    add("--patience", type=float, default=3, metavar="S",
+        help="whoever was timed for so long at a question is not asked it again [3]")
     add("--cold", action="store_true",
         help="then ask each once more in a fresh process, its files dropped from the page cache")
     add("--check", action="store_true",
@@ -93,7 +95,8 @@ def run(options):
     limits = Limits(options.limit, int(options.peer_memory * (1 << 30)))
     figures = {
         "events": options.events, "days": options.days, "seed": options.seed,
-        "repetitions": options.repetitions, "machine": environment.machine(),
+        "repetitions": options.repetitions,
+        "patience": options.patience, "machine": environment.machine(),
         "limits": limits._asdict(), "cold": options.cold,
     }
     pugmark = Pugmark(binaries, place / "store", max(options.threads), as_of)
@@ -193,11 +196,11 @@ def measured(options, figures, pugmark, everybody, threads):
     for side in everybody:
         side.close()
     questions = measure.summary(asked)
-    add_memory(questions, pugmark, stream)
+    add_memory(questions, pugmark, stream, everybody[0].asked)
     return {"threads": threads, "stream_bytes_per_second": stream, "questions": questions}
 
 
-def add_memory(questions, pugmark, stream):
+def add_memory(questions, pugmark, stream, asked):
     """Pugmark's heap, and of typed questions the pages they touch, in processes of their own."""
     progress = Progress("memory", len(questions))
     for name, question in questions.items():
@@ -209,7 +212,7 @@ def add_memory(questions, pugmark, stream):
                 memory = pugmark.sql_memory(own["sql"], whole)
                 own["heap_bytes"] = memory["peak_bytes"] - memory["opened_bytes"]
             if "seconds" in typed:
-                memory = pugmark.memory(name, whole)
+                memory = pugmark.memory(typed_name(name, asked), whole)
                 typed["heap_bytes"] = memory["peak_bytes"] - memory["opened_bytes"]
                 typed["touched_bytes"] = memory["touched_bytes"]
                 typed["stream_seconds"] = memory["touched_bytes"] / stream

@@ -8,14 +8,14 @@ from harness.child import DidNotFinish
 from harness.environment import Progress, forget_cached, say
 from harness.questions import QUESTIONS, differing, same
 
+# How long a question is asked before it is timed.
 WARM_UP_SECONDS = 0.2
 
-# Whoever took longer in the trial is not asked again.
-SLOW_SECONDS = 10
+# What takes so long is timed at once: next to it caches and clocks are nothing.
+SLOW_SECONDS = 0.5
 
 # A layout, or a formulation, that is so much slower than the best one keeps the time of its trial.
 HOPELESS = 1.5
-HOPELESS_FORMULATION = 3
 
 
 class Differs(Exception):
@@ -34,24 +34,23 @@ class Trial:
     def answered(self):
         return self.rows is not None
 
-    def visit(self, formulation, watch=False):
+    def visit(self, formulation, best=None, watch=False, check=lambda reply: None):
         """One asking that is timed when it is hot: after `WARM_UP_SECONDS` of the same the processor's
-        caches and clock are the question's own, whatever was asked before. What is slow is timed at
-        once. Gives the timed reply; the heap is that of the first."""
+        caches and clock are the question's own, whatever was asked before. The heap is that of the
+        first asking, which is also all of a formulation that cannot be the best."""
         begun = time.monotonic()
-        reply = self.side.ask(self.question, formulation, watch)
-        heap = reply.heap_bytes
-        if reply.seconds < SLOW_SECONDS:
-            warm = False
-            while not warm:
-                warm = time.monotonic() - begun >= WARM_UP_SECONDS
-                reply = self.side.ask(self.question, formulation)
-        reply.heap_bytes = heap
+        first = reply = self.side.ask(self.question, formulation, watch)
+        check(first)
+        hopeless = best is not None and first.seconds > HOPELESS * best + 0.01
+        warm = first.seconds >= SLOW_SECONDS or hopeless
+        while not warm:
+            warm = time.monotonic() - begun >= WARM_UP_SECONDS
+            reply = self.side.ask(self.question, formulation)
+        reply.heap_bytes = first.heap_bytes
         return reply
 
     def again(self):
-        reply = self.visit(self.figures["formulation"])
-        self.take(reply)
+        self.take(self.visit(self.figures["formulation"]))
 
     def take(self, reply):
         self.figures["runs"].append(reply.seconds)
@@ -71,13 +70,12 @@ def try_all(trial, expected, hot=True):
         return
     best, tried, failed = None, {}, {}
     for name, sql in side.formulations(question).items():
+        insist = lambda reply, name=name: check(
+            question, expected, reply, f"{side.title}, {name}")
         try:
-            reply = first = side.ask(question, name, watch=True)
-            check(question, expected, first, f"{side.title}, {name}")
-            if hot and first.seconds < SLOW_SECONDS and not (
-                    best and first.seconds > HOPELESS_FORMULATION * best.seconds):
-                reply = trial.visit(name)
-                reply.heap_bytes = first.heap_bytes
+            # Where nothing is timed, one asking of each is enough.
+            least = (best.seconds if best else None) if hot else 0
+            reply = trial.visit(name, least, hot, insist)
         except DidNotFinish as why:
             failed[name] = str(why)
             continue
@@ -124,7 +122,7 @@ def repeat(options, asked):
         for question, row in asked.items():
             progress.turn(f"{question}, run {repetition} of {options.repetitions}")
             for trial in row:
-                if worth_repeating(trial, row):
+                if worth_repeating(options, trial, row):
                     try:
                         trial.again()
                     except DidNotFinish as why:
@@ -132,8 +130,9 @@ def repeat(options, asked):
                         trial.rows = None
 
 
-def worth_repeating(trial, row):
-    if not trial.answered or trial.figures["runs"][0] > SLOW_SECONDS:
+def worth_repeating(options, trial, row):
+    """Not what has been asked for long enough, and no layout that is not its engine's best."""
+    if not trial.answered or sum(trial.figures["runs"]) > options.patience:
         return False
     siblings = [other.figures["runs"][0] for other in row
                 if other.answered and other.side.group == trial.side.group != "pugmark"]

@@ -3,6 +3,7 @@ way, within the limits, whatever process stands behind them."""
 
 import json
 import sys
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from harness import engines
@@ -13,6 +14,7 @@ from harness.sql import clickhouse as clickhouse_words
 from harness.sql import pugmark as pugmark_words
 
 HARNESS = Path(__file__).resolve().parents[1]
+START = datetime(1970, 1, 1)
 
 
 class Reply:
@@ -76,8 +78,22 @@ class PugmarkTyped(PugmarkSql):
 
     def ask(self, question, formulation, watch=False):
         whole = QUESTIONS[question].whole
-        rows, seconds, cpu = self.pugmark.ask(question, whole, self.limits.seconds)
+        asked = typed_name(question, self.asked)
+        rows, seconds, cpu = self.pugmark.ask(asked, whole, self.limits.seconds)
+        rows = [[moment(value) for value in row] for row in rows]
         return Reply(normal(question, rows), seconds, cpu)
+
+
+def typed_name(question, asked):
+    """What a question is called in questions.rs."""
+    return f"trail:{asked.user}" if question == "trail" else question
+
+
+def moment(value):
+    """Times of typed answers are microseconds, and say so."""
+    if not isinstance(value, dict):
+        return value
+    return START + timedelta(microseconds=value["micros"])
 
 
 class Worker:
