@@ -28,12 +28,12 @@ def draw(figures, out):
 def empty(questions, groups, title):
     """A figure with a group of horizontal bars for each question."""
     from matplotlib.figure import Figure
-    height = 1.2 + len(questions) * (0.16 * len(groups) + 0.14)
+    height = 1.2 + len(questions) * (0.11 * len(groups) + 0.14)
     figure = Figure(figsize=(9, height), layout="constrained")
     axes = figure.subplots()
     axes.set_xscale("log")
     axes.set_yticks(range(len(questions)), questions)
-    axes.invert_yaxis()
+    axes.set_ylim(len(questions) - 0.4, -0.6)
     axes.grid(axis="x", which="major", color="#dddddd")
     axes.set_axisbelow(True)
     axes.set_title(title, fontsize=11)
@@ -42,14 +42,15 @@ def empty(questions, groups, title):
     return figure, axes
 
 
-def bars(axes, groups, values_of):
-    """A bar for each question and group that has a value."""
+def bars(axes, groups, values_of, since=0):
+    """A bar for each question and group that has a value, from `since` on."""
     thick = 0.8 / len(groups)
     for place, group in enumerate(groups):
         label, color = GROUPS[group]
         found = [(row, value) for row, value in enumerate(values_of(group)) if value]
         axes.barh([row - 0.4 + thick * (place + 0.5) for row, _ in found],
-                  [value for _, value in found], thick * 0.92, label=label, color=color)
+                  [value - since for _, value in found], thick * 0.92, left=since, label=label,
+                  color=color)
 
 
 def peers(run):
@@ -76,9 +77,9 @@ def times(run, about):
 def ratios(run, about):
     questions = run["questions"]
     groups = peers(run)
-    figure, axes = empty(list(questions), groups, f"Times of Pugmark's time ({about})")
+    figure, axes = empty(list(questions), groups, f"Time of peers / time of Pugmark ({about})")
     bars(axes, groups, lambda group: [question["ratios"].get(group)
-                                      for question in questions.values()])
+                                      for question in questions.values()], since=1)
     axes.axvline(1, color="#c0392b", linewidth=1.2)
     axes.plot([wanted(name) for name in questions], range(len(questions)), "k|", markersize=14,
               markeredgewidth=1.5, label="wanted")

@@ -111,7 +111,8 @@ def run(options):
     figures["runs"] = []
     for threads in options.threads:
         pugmark = Pugmark(binaries, place / "store", threads, as_of)
-        everybody = sides(options, pugmark, place, threads, asked, limits)
+        everybody = [side for side in sides(options, pugmark, place, threads, asked, limits)
+                     if side.loaded in figures["load"]]
         if options.check:
             return check(options, everybody)
         figures["runs"].append(measured(options, figures, pugmark, everybody, threads))
@@ -130,23 +131,33 @@ def write(options, figures):
 
 
 def load(options, pugmark, parquet, limits):
-    """Loads every engine, one after the other; their figures."""
+    """Loads every engine, one after the other, or those that an earlier run did not; their
+    figures. An engine that fails to load is not asked."""
     kept = parquet.with_name("load.json")
+    figures = {}
     if options.keep_loaded and kept.exists():
-        return json.loads(kept.read_text(encoding="utf-8"))
-    turns = [(engine, layout) for engine in options.engines
-             for layout in tables_of(options, engine)]
-    progress = Progress("loading", len(turns) + 1)
-    progress.turn("Pugmark")
+        figures = json.loads(kept.read_text(encoding="utf-8"))
+    else:
+        shutil.rmtree(parquet.with_name(engines.ClickHouse.LOADED), ignore_errors=True)
+    turns = [(engine, layout) for engine, layout in turns_of(options) if layout not in figures]
+    progress = Progress("loading", len(turns))
     # Read once, so that no engine pays for the disk.
     population.read_once(parquet)
-    figures = {"pugmark": pugmark.load(parquet)}
-    shutil.rmtree(parquet.with_name(engines.ClickHouse.LOADED), ignore_errors=True)
     for engine, layout in turns:
         progress.turn(f"{engine}, {layout}")
-        figures[layout] = load_peer(options, engine, layout, parquet, limits)
+        try:
+            figures[layout] = pugmark.load(parquet) if engine == "pugmark" \
+                else load_peer(options, engine, layout, parquet, limits)
+        except subprocess.CalledProcessError as failure:
+            say(f"{layout} is left out: loading it ended with status {failure.returncode}")
     kept.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
+
+
+def turns_of(options):
+    """What is loaded, in order: engine and table."""
+    return [("pugmark", "pugmark"), *((engine, layout) for engine in options.engines
+                                      for layout in tables_of(options, engine))]
 
 
 def tables_of(options, engine):

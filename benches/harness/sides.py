@@ -26,12 +26,13 @@ class Reply:
 
 
 class Side:
-    """One column of the comparison."""
+    """One column of the comparison. `group` is whose best is compared, `loaded` the name of its
+    load figures."""
 
     peer = True
 
-    def __init__(self, name, title, group):
-        self.name, self.title, self.group = name, title, group
+    def __init__(self, name, title, group, loaded):
+        self.name, self.title, self.group, self.loaded = name, title, group, loaded
 
     def left_out(self, question):
         """Why it is not asked this, or None."""
@@ -44,7 +45,7 @@ class PugmarkSql(Side):
     peer = False
 
     def __init__(self, pugmark, asked, limits):
-        super().__init__("pugmark", "Pugmark", "pugmark")
+        super().__init__("pugmark", "Pugmark", "pugmark", "pugmark")
         self.pugmark, self.asked, self.limits = pugmark, asked, limits
 
     def formulations(self, question):
@@ -123,7 +124,8 @@ class Peer(Side):
     """A table of an engine."""
 
     def __init__(self, name, title, group, worker):
-        super().__init__(name, title, group)
+        loaded = "sorted" if name in ("polars", "datafusion") else name
+        super().__init__(name, title, group, loaded)
         self.worker = worker
 
     def left_out(self, question):

@@ -172,9 +172,8 @@ impl Answer {
             Self::Count(users) => json!([[users]]),
             Self::Ids(ids) => ids.iter().map(|id| json!([id])).collect(),
             Self::Steps(result) => {
-                let rows = result.rows.iter().enumerate();
-                rows.map(|(step, row)| json!([step + 1, row.users]))
-                    .collect()
+                let rows = result.rows.iter();
+                rows.map(|row| json!([row.step, row.users])).collect()
             }
             Self::StepsByPlatform(result) => steps_by_platform(result),
             Self::Retention(result) => {
@@ -221,7 +220,11 @@ fn trail_row(row: &TrailRow) -> Value {
     let properties: Map<String, Value> = properties
         .map(|(name, value)| (name.clone(), plain(value)))
         .collect();
-    json!([time(row.time), row.event, Value::Object(properties).to_string()])
+    json!([
+        time(row.time),
+        row.event,
+        Value::Object(properties).to_string()
+    ])
 }
 
 fn plain(value: &Property) -> Value {

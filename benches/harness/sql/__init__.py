@@ -1,5 +1,5 @@
-"""The questions in the words of each engine: `formulations(question, asked)` gives them by name,
-`left_out` says why an engine has none."""
+"""The questions in the words of each engine: several formulations, by name, where it is not clear
+which is fastest."""
 
 from collections import namedtuple
 

@@ -20,10 +20,6 @@ def formulations(question, asked):
     return getattr(Formulations(asked), question)()
 
 
-def left_out(question):
-    return None
-
-
 def shared(question, table):
     found = {"as it is": SHARED[question].format(events=table)}
     if question == "distinct":

@@ -20,10 +20,6 @@ def formulations(question, asked):
     return Formulations(asked).of(question)
 
 
-def left_out(question):
-    return None
-
-
 class Formulations:
     """All methods take lazy frames of events and of users and give a lazy frame."""
 
@@ -41,9 +37,10 @@ class Formulations:
         if question in PERIODS:
             return self.distinct_users(STARTS[PERIODS[question]])
         if question in PLAIN_FUNNELS:
-            return {"keys filled forward": lambda events, users: self.plain_funnel(events, question)}
+            return self.plain_funnels(question)
         if question in LONG_FUNNELS:
-            return {"keys filled forward": lambda events, users: self.long_funnel(events, question)}
+            return {"keys filled forward": lambda events, users:
+                    self.long_funnel(events, question)}
         return getattr(self, question)(pl.col, pl)
 
     def known(self, events, days=None):
@@ -140,6 +137,29 @@ class Formulations:
         best = rows.filter(reached.fill_null(False)).group_by("user_id").agg(best=pack.min())
         return best.select(level=len(steps) - col("best") // (self.stride * 8),
                            platform=col("best") % 8)
+
+    def plain_funnels(self, question):
+        found = {"keys filled forward": lambda events, users: self.plain_funnel(events, question)}
+        if question != "funnel_exclusion":
+            by = ["user_id", "product_id"] if question == "funnel_holding" else ["user_id"]
+            found["join_asof"] = lambda events, users: self.joined_funnel(
+                events, PLAIN_FUNNELS[question], by)
+        return found
+
+    def joined_funnel(self, events, steps, by):
+        """Of each cart the last view before it, then of each purchase the last such cart."""
+        pl, time = self.pl, self.pl.col("time")
+        named = lambda name: self.known(
+            events.filter(pl.col("event") == name)).select(*by, "time").sort("time")
+        before = lambda later, earlier: later.join_asof(
+            earlier, on="time", by=by, allow_exact_matches=False, check_sortedness=False).filter(
+            time - pl.col("start") <= timedelta(milliseconds=DAY_MILLIS))
+        first, second, third = (named(step) for step in steps)
+        begun = first.join(second, on=by, how="semi").with_columns(start=time).sort("time")
+        reached = before(second, begun)
+        bought = before(third, reached)
+        return pl.concat([frame.select(pl.col("user_id").n_unique().alias(f"users_{k}"))
+                          for k, frame in enumerate((first, reached, bought))], how="horizontal")
 
     def plain_funnel(self, events, question):
         group = "held" if question == "funnel_holding" else "user_id"

@@ -54,7 +54,3 @@ def formulations(question, asked):
     if question == "trail":
         return {"": f"SELECT time, event, properties FROM trail('{asked.user}')"}
     return {"": OWN[question]}
-
-
-def left_out(question):
-    return None
