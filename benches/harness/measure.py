@@ -9,13 +9,16 @@ from harness.environment import Progress, forget_cached, say
 from harness.questions import QUESTIONS, differing, same
 
 # How long a question is asked before it is timed.
-WARM_UP_SECONDS = 0.2
+WARM_UP_SECONDS = 0.1
 
 # What takes so long is timed at once: next to it caches and clocks are nothing.
 SLOW_SECONDS = 0.5
 
 # A layout, or a formulation, that is so much slower than the best one keeps the time of its trial.
 HOPELESS = 1.5
+
+# A formulation that is so much slower than the best of one layout is not tried in the next.
+HOPELESS_ANYWHERE = 2
 
 
 class Differs(Exception):
@@ -62,14 +65,18 @@ def check(question, expected, reply, whose):
         raise Differs(f"{question}: {whose}: {differing(expected, reply.rows)}")
 
 
-def try_all(trial, expected, hot=True):
-    """Asks in every formulation; keeps the fastest. All must answer what is expected."""
+def try_all(trial, expected, hot=True, without=()):
+    """Asks in every formulation but `without`; keeps the fastest. All must answer what is
+    expected."""
     figures, side, question = trial.figures, trial.side, trial.question
     if why := side.left_out(question):
         figures["left_out"] = why
         return
     best, tried, failed = None, {}, {}
-    for name, sql in side.formulations(question).items():
+    known = side.formulations(question)
+    for name, sql in known.items():
+        if name in without and len(known) > len(without):
+            continue
         insist = lambda reply, name=name: check(
             question, expected, reply, f"{side.title}, {name}")
         try:
@@ -98,12 +105,15 @@ def trials(options, sides, hot=True):
     progress = Progress("trying", len(options.questions))
     for question in options.questions:
         progress.turn(question)
-        asked[question], expected = [], None
+        asked[question], expected, hopeless = [], None, {}
         for side in sides:
             trial = Trial(side, question)
             asked[question].append(trial)
             try:
-                try_all(trial, expected, hot)
+                slow = hopeless.setdefault(side.group, set())
+                try_all(trial, expected, hot, slow if hot else ())
+                slow |= {name for name, seconds in trial.figures.get("tried", {}).items()
+                         if seconds > HOPELESS_ANYWHERE * min(trial.figures["runs"])}
             except Differs as difference:
                 if hot:
                     raise SystemExit(str(difference)) from None

@@ -135,10 +135,10 @@ class Formulations(Moments):
         best = f"SELECT max(level) AS level FROM (SELECT user_id, {level} {{}} GROUP BY {group}) " \
             "GROUP BY user_id" if group != "user_id" else f"SELECT {level} {{}} GROUP BY user_id"
         among = f"({group}) IN ({seconds})"
-        return {
-            "windowFunnel": f"""
-                SELECT countIf(level >= 1), countIf(level >= 2), countIf(level >= 3)
-                FROM ({best.format(events)})""",
+        whole = {"windowFunnel": f"""
+            SELECT countIf(level >= 1), countIf(level >= 2), countIf(level >= 3)
+            FROM ({best.format(events)})"""} if group == "user_id" else {}
+        return whole | {
             f"windowFunnel where there is a {second}": f"""
                 SELECT ({firsts}), countIf(level >= 2), countIf(level >= 3)
                 FROM ({best.format(f'{events} AND {among}')})""",
@@ -174,8 +174,6 @@ class Formulations(Moments):
             windowFunnel({DAY_MILLIS})({TIME}, {conditions}) AS level
             FROM ({{}}) GROUP BY user_id, piece) GROUP BY user_id"""
         return {
-            "windowFunnel of numbered pieces": counts(
-                "countIf(level >= 1)", numbered.format(pieces)),
             "windowFunnel of numbered pieces where there is a cart": counts(
                 firsts, numbered.format(f"{pieces[:pieces.rindex('FROM')]}{events} AND {seconds}")),
             "windowFunnel of arrays where there is a cart": counts(

@@ -98,7 +98,7 @@ class Formulations:
                     self.known(events.filter(col("event") == "email_open"), 90).select("user_id"),
                     on="user_id", how="anti").select(pl.len())}
 
-    def chains(self, events, steps, window, days, group="user_id", excluded=None):
+    def chains(self, events, steps, window, days, excluded=None):
         """Level and platform of each user: the longest chain, of these the one that ends earliest,
         of these the one that starts latest."""
         pl, col = self.pl, self.pl.col
@@ -110,12 +110,9 @@ class Formulations:
             "user_id", key=self.key(),
             step=event.replace_strict({name: k for k, name in enumerate(steps, 1)}, default=0,
                                       return_dtype=pl.Int64),
-            **({"held": col("product_id")} if group != "user_id" else {}),
             code=col("platform").cast(pl.String).replace_strict(codes, default=7,
                                                                 return_dtype=pl.Int64))
-        filled = lambda values: values.forward_fill() if group == "user_id" \
-            else values.forward_fill().over("user_id", "held")
-        last = lambda when, name: filled(pl.when(when).then(name))
+        last = lambda when, name: pl.when(when).then(name).forward_fill()
         if excluded:
             rows = rows.with_columns(cut=last(col("step") == 0, col("key")).fill_null(-1))
         rows = rows.with_columns(start_1=last(col("step") == 1, col("key")),
@@ -139,7 +136,11 @@ class Formulations:
                            platform=col("best") % 8)
 
     def plain_funnels(self, question):
-        found = {"keys filled forward": lambda events, users: self.plain_funnel(events, question)}
+        """Whoever holds a product is not in the order of the file."""
+        found = {}
+        if question != "funnel_holding":
+            found["keys filled forward"] = lambda events, users: self.plain_funnel(
+                events, question)
         if question != "funnel_exclusion":
             by = ["user_id", "product_id"] if question == "funnel_holding" else ["user_id"]
             found["join_asof"] = lambda events, users: self.joined_funnel(
@@ -162,9 +163,8 @@ class Formulations:
                           for k, frame in enumerate((first, reached, bought))], how="horizontal")
 
     def plain_funnel(self, events, question):
-        group = "held" if question == "funnel_holding" else "user_id"
         excluded = EXCLUDED if question == "funnel_exclusion" else None
-        levels = self.chains(events, PLAIN_FUNNELS[question], DAY_MILLIS, None, group, excluded)
+        levels = self.chains(events, PLAIN_FUNNELS[question], DAY_MILLIS, None, excluded)
         return levels.select(*self.reached(3))
 
     def long_funnel(self, events, question):

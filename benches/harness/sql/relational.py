@@ -100,12 +100,24 @@ class Relational:
         steps = PLAIN_FUNNELS[question]
         also = ("product_id",) if question == "funnel_holding" else ()
         excluded = EXCLUDED if question == "funnel_exclusion" else None
-        chains = {"window functions": self.windows(steps, DAY_MILLIS, None, also, excluded)}
+        level = "count(*) FILTER (WHERE level >= {})".format
+        found = {}
         if asof := self.asof(steps, DAY_MILLIS, None, also, excluded):
-            chains["ASOF joins"] = asof
-        counts = ", ".join(f"count(*) FILTER (WHERE level >= {k})" for k in (1, 2, 3))
-        return {name: f"{heads} SELECT {counts} FROM ({_unpacked(packs, 3)}) AS levels"
-                for name, (heads, packs) in chains.items()}
+            heads, packs = asof
+            found["ASOF joins"] = f"""{heads} SELECT {level(1)}, {level(2)}, {level(3)}
+                FROM ({_unpacked(packs, 3)}) AS levels"""
+        _, packs = self.windows(steps, DAY_MILLIS, None, also, excluded, self.among(steps, also))
+        first = f"SELECT count(DISTINCT user_id) FROM events WHERE event = '{steps[0]}' " \
+            f"AND {self.last(None)}"
+        found[f"window functions where there is a {steps[1]}"] = f"""SELECT ({first}), {level(2)},
+            {level(3)} FROM ({_unpacked(packs, 3)}) AS levels"""
+        return found
+
+    def among(self, steps, also):
+        """Only events of those who have the second step."""
+        same = " AND ".join(f"second.{name} = events.{name}" for name in ("user_id", *also))
+        return f""" AND EXISTS (SELECT 1 FROM events AS second
+            WHERE second.event = '{steps[1]}' AND {same})"""
 
     def long_funnel(self, question):
         window, days = LONG_FUNNELS[question]
@@ -122,7 +134,7 @@ class Relational:
         codes = " ".join(f"WHEN '{name}' THEN {code}" for code, name in enumerate(PLATFORMS))
         return f"CASE platform {codes} ELSE 7 END"
 
-    def windows(self, steps, window, days, also=(), excluded=None):
+    def windows(self, steps, window, days, also=(), excluded=None, among=""):
         """A packed chain for each event that ends one: by user, how many steps are missing, when
         it ends, and its platform. `start_k` is the latest start of a chain of k steps so far."""
         columns = "".join(f", {name}" for name in also)
@@ -131,7 +143,7 @@ class Relational:
         names = ", ".join(f"'{name}'" for name in (*steps, *([excluded] if excluded else [])))
         rows = f"""SELECT user_id{columns}, {self.t8()} AS t8, {self.t8()} + {code} AS begun,
             CASE event {number} ELSE 0 END AS step FROM events
-            WHERE event IN ({names}) AND {self.last(days)}"""
+            WHERE event IN ({names}) AND {self.last(days)}{among}"""
         over = f"""OVER (PARTITION BY user_id{columns} ORDER BY t8
             ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"""
         first = f"max(CASE WHEN step = 1 THEN begun END) {over} AS start_1"
