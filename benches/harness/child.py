@@ -64,7 +64,7 @@ class Child:
             if limit_bytes and self.peak_bytes > limit_bytes:
                 raise DidNotFinish(f"more than {limit_bytes / (1 << 30):.1f} GiB")
             if time.monotonic() > until:
-                raise DidNotFinish(f"more than {seconds:.0f} s")
+                raise DidNotFinish(f"more than {seconds:g} s")
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line)
 

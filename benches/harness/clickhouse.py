@@ -31,6 +31,7 @@ class ClickHouse:
 
     LOADED = "clickhouse"
     LAYOUTS = (*LAYOUTS, *BITMAPS)
+    NOTHING = "SELECT 1"
 
     def __init__(self, work, threads, memory_bytes):
         from chdb import session

@@ -2,7 +2,7 @@
 its formulations, and keeps to its own limit of memory.
 
 Answers are Arrow tables, in every engine: what is timed ends when the last row lies in the memory of
-whoever asked.
+whoever asked. `NOTHING` asks for no data.
 """
 
 import os
@@ -28,6 +28,7 @@ class DuckDB:
 
     LOADED = "duckdb.db"
     LAYOUTS = ("duckdb",)
+    NOTHING = "SELECT 1"
 
     def __init__(self, work, threads, memory_bytes):
         import duckdb
@@ -63,6 +64,7 @@ class Polars:
 
     LOADED = "sorted.parquet"
     LAYOUTS = ("sorted",)
+    NOTHING = (lambda events, users: users.head(0), "in-memory")
 
     def __init__(self, work, threads, memory_bytes):
         import polars
@@ -97,6 +99,7 @@ class DataFusion:
 
     LOADED = Polars.LOADED
     LAYOUTS = ()
+    NOTHING = "SELECT 1"
 
     def __init__(self, work, threads, memory_bytes):
         import datafusion

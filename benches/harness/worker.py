@@ -44,6 +44,8 @@ def answer(engine, asked, request):
 def serve(options, out):
     engine = ENGINES[options.engine](options.work, options.threads, options.memory)
     asked = Asked(*json.loads(options.asked))
+    # What libraries do at their first question of all is no question's cost.
+    rows_of(engine.ask(engine.NOTHING))
     print(json.dumps({"version": engine.version()}), file=out, flush=True)
     for line in sys.stdin:
         try:
