@@ -3,8 +3,8 @@
 
     benches/run.py compare --help
 
-The commands make what they need: release programs (cargo), generated events, and, on the first run, a
-Python environment with the peers (network) in the cache directory, or where --venv or
+The commands make what they need: release programs (cargo), generated events, and, on the first run,
+a Python environment with the peers (network) in the cache directory, or where --venv or
 PUGMARK_BENCH_VENV says. docs/performance.md says what is measured and how.
 """
 

@@ -1,5 +1,5 @@
-"""Pugmark beside ClickHouse, DuckDB, Polars and DataFusion: the same events, the same questions, the
-same answers."""
+"""Pugmark beside ClickHouse, DuckDB, Polars and DataFusion: the same events, the same questions,
+the same answers."""
 
 import argparse
 import json

@@ -1,8 +1,8 @@
 """The peers as libraries: one class each, which opens what was loaded, answers a question in one of
 its formulations, and keeps to its own limit of memory.
 
-Answers are Arrow tables, in every engine: what is timed ends when the last row lies in the memory of
-whoever asked. `NOTHING` asks for no data.
+Answers are Arrow tables, in every engine: what is timed ends when the last row lies in the memory
+of whoever asked. `NOTHING` asks for no data.
 """
 
 import os

@@ -38,8 +38,8 @@ class Trial:
         return self.rows is not None
 
     def visit(self, formulation, best=None, watch=False, check=lambda reply: None):
-        """One asking that is timed when it is hot: after `WARM_UP_SECONDS` of the same the processor's
-        caches and clock are the question's own, whatever was asked before. The heap is that of the
+        """One asking that is timed when it is hot: after `WARM_UP_SECONDS` of the same the
+        processor's caches and clock are the question's own, whatever was asked before. The heap is that of the
         first asking, which is also all of a formulation that cannot be the best."""
         begun = time.monotonic()
         first = reply = self.side.ask(self.question, formulation, watch)

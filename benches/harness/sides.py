@@ -1,5 +1,5 @@
-"""Who is asked: Pugmark through SQL and as a library, and each table of each peer. All are asked in one
-way, within the limits, whatever process stands behind them."""
+"""Who is asked: Pugmark through SQL and as a library, and each table of each peer. All are asked in
+one way, within the limits, whatever process stands behind them."""
 
 import json
 import sys

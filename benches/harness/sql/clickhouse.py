@@ -131,7 +131,8 @@ class Formulations(Moments):
         level = f"windowFunnel({DAY_MILLIS})({TIME}, {conditions}) AS level"
         events = f"FROM {self.table} WHERE event IN {steps} AND {self.known()}"
         seconds = self.users_of(f"event = '{second}'", None).replace("user_id", group, 1)
-        firsts = self.users_of(f"event = '{first}'", None).replace("user_id", "groupBitmap(user_id)", 1)
+        firsts = self.users_of(f"event = '{first}'", None).replace(
+            "user_id", "groupBitmap(user_id)", 1)
         best = f"SELECT max(level) AS level FROM (SELECT user_id, {level} {{}} GROUP BY {group}) " \
             "GROUP BY user_id" if group != "user_id" else f"SELECT {level} {{}} GROUP BY user_id"
         among = f"({group}) IN ({seconds})"
@@ -187,7 +188,8 @@ class Formulations(Moments):
         return f"SELECT {level}, {columns} {self.of_steps(question)} {tail} HAVING level > 0"
 
     def of_steps(self, question):
-        return f"FROM {self.table} WHERE event IN {STEPS} AND {self.last(LONG_FUNNELS[question][1])}"
+        _, days = LONG_FUNNELS[question]
+        return f"FROM {self.table} WHERE event IN {STEPS} AND {self.last(days)}"
 
     def funnel_5_by_platform(self):
         return self.by_platform("funnel_5_by_platform")
