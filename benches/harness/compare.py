@@ -28,7 +28,7 @@ and charts to --out. It stops where two answers differ.
 
   benches/run.py compare --events 1000000 --check     do all answer alike? (two or three minutes)
   benches/run.py compare --events 10000000            a run of some minutes
-  benches/run.py compare --events 100000000 --repetitions 5 --publish
+  benches/run.py compare --events 100000000 --repetitions 5 --patience 20 --publish
   benches/run.py compare --events 10000000 --cold --threads 1,2
   benches/run.py compare --events 10000000 --keep-loaded --questions funnel_3,paths --engines duckdb
 
@@ -61,8 +61,9 @@ def add_arguments(parser):
     add("--threads", type=a_list([], int), default=[2], metavar="N,…",
         help="threads of every engine; of several numbers, everything for each [2]")
     add("--repetitions", type=int, default=3, help="timed runs of each question [3]")
-    add("--patience", type=float, default=3, metavar="S",
-        help="whoever was timed for so long at a question is not asked it again [3]")
+    add("--patience", type=float, default=1, metavar="S",
+        help="whoever was timed for so long at a question is not asked it again [1]; more for "
+             "figures that are to be published")
     add("--cold", action="store_true",
         help="then ask each once more in a fresh process, its files dropped from the page cache")
     add("--check", action="store_true",
