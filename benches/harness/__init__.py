@@ -1,1 +1,1 @@
-"""Parts of benches/compare.py."""
+"""Parts of benches/run.py: one module for each command, and what they share."""

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PINNED = ("chdb==4.4.0", "duckdb==2.0.0", "matplotlib==3.11.2", "pyarrow==26.0.1")
+PINNED = ("chdb==4.4.0", "duckdb==2.0.0", "polars==2.1.0", "datafusion==55.0.0",
+          "pyarrow==26.0.1", "matplotlib==3.11.2")
 
 
 def enter_venv(chosen):
@@ -31,6 +32,34 @@ def enter_venv(chosen):
 
 def say(text):
     print(time.strftime("%H:%M:%S "), text, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Lines that say how many of a loop's turns are done, and about how long the others take."""
+
+    def __init__(self, what, turns):
+        self.what, self.turns = what, turns
+        self.done, self.begun = 0, time.monotonic()
+
+    def turn(self, name):
+        """Before each turn."""
+        left = ""
+        if self.done:
+            seconds = (time.monotonic() - self.begun) / self.done * (self.turns - self.done)
+            left = f", about {int(seconds) // 60}:{int(seconds) % 60:02} left"
+        self.done += 1
+        filled = 20 * self.done // self.turns
+        say(f"{self.what} [{'#' * filled}{'.' * (20 - filled)}] "
+            f"{self.done} of {self.turns}{left}: {name}")
+
+
+def forget_cached(files):
+    """Drops files from the page cache, as far as nobody maps them."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        os.fdatasync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
 
 
 def build():

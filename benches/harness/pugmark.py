@@ -4,10 +4,13 @@ import json
 import shutil
 import subprocess
 
+from harness.child import Child, DidNotFinish
 from harness.environment import directory_bytes, io_bytes, timed
 
-
 FAR_FUTURE = 4_000_000_000_000_000
+
+# Where no limit is given.
+LONG = 3_600
 
 
 class Pugmark:
@@ -46,9 +49,9 @@ class Pugmark:
     def stream(self):
         return self._once("stream", "--threads", self.threads)["bytes_per_second"]
 
-    def memory(self, question):
-        """Heap and pages of one question, each in a fresh process."""
-        asking = (*self._asking(), "--question", question)
+    def memory(self, question, whole=False):
+        """Heap and pages of one typed question, each in a fresh process."""
+        asking = (*self._asking(whole), "--question", question)
         return self._once("memory", *asking) | self._once("pages", *asking)
 
     def heap(self, question):
@@ -64,45 +67,38 @@ class Pugmark:
         """What the serving processes have read from the disk so far."""
         return sum(io_bytes(server.pid)["read_bytes"] for server in self.servers.values())
 
-    def ask(self, question):
-        """Answer of a question of `benches/src/questions.rs`, seconds, seconds of all threads."""
-        figures = self._serve("serve", question)
-        return figures["answer"], figures["seconds"], figures["cpu_seconds"]
+    def sql_memory(self, statement, whole=False):
+        """Heap of one statement in a fresh process."""
+        return self._once("sql-memory", *self._asking(whole), "--statement", statement)
 
-    def sql(self, statement, whole=False):
+    def ask(self, question, whole=False, seconds=LONG):
+        """Rows of a question of `benches/src/questions.rs`, seconds, seconds of all threads."""
+        return self._serve("serve", question, whole, seconds)
+
+    def sql(self, statement, whole=False, seconds=LONG):
         """Rows, seconds, seconds of all threads; of the whole store, or of what was at `as_of`."""
-        figures = self._serve("sql-of-all" if whole else "sql", json.dumps(statement))
-        return figures["rows"], figures["seconds"], figures["cpu_seconds"]
+        return self._serve("sql", json.dumps(statement), whole, seconds)
 
     def close(self):
         for server in self.servers.values():
-            server.stdin.close()
-            server.wait()
+            server.close()
         self.servers = {}
 
-    def _serve(self, mode, line):
-        if mode not in self.servers:
-            command = self._command(mode, *self._asking())
-            if mode == "sql-of-all":
-                command = self._command("sql", *self._asking(FAR_FUTURE))
-            self.servers[mode] = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
-        server = self.servers[mode]
-        server.stdin.write(line + "\n")
-        server.stdin.flush()
-        answer = server.stdout.readline()
-        if not answer:
-            raise SystemExit(f"pugmark-bench gave no answer to {line}")
-        return json.loads(answer)
+    def _serve(self, mode, line, whole, seconds):
+        if (mode, whole) not in self.servers:
+            self.servers[mode, whole] = Child(self._command(mode, *self._asking(whole)))
+        figures = self.servers[mode, whole].ask(line, seconds)
+        return figures["rows"], figures["seconds"], figures["cpu_seconds"]
 
-    def _asking(self, as_of=None):
+    def _asking(self, whole):
         return ("--store", self.store, "--threads", self.threads,
-                "--as-of", as_of or self.as_of_micros)
+                "--as-of", FAR_FUTURE if whole else self.as_of_micros)
 
     def _command(self, *words):
         return [str(self.bench), *(str(word) for word in words)]
 
     def _once(self, *words):
-        done = subprocess.run(self._command(*words), stdout=subprocess.PIPE, text=True, check=True)
+        done = subprocess.run(self._command(*words), stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode != 0:
+            raise DidNotFinish(f"its process ended with status {done.returncode}")
         return json.loads(done.stdout)

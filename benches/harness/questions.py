@@ -1,192 +1,145 @@
-"""The questions in ClickHouse's SQL, each in the formulations that were ever fastest somewhere.
+"""The questions: what each asks, what ratio is wanted, and how answers of all engines compare.
 
-Their twins for Pugmark are in `benches/src/questions.rs`. The generated population has no two
-events of one user at one time, times of whole milliseconds, and ids that fit 32 bits.
+The words for each engine are in `harness/sql/`, the typed plans in `benches/src/questions.rs`.
 """
 
-DAY_MILLIS = 86_400_000
-PLATFORMS = ("android", "ios", "web", "mobile_web", "tv")
-STEPS = ("visit", "search", "view", "cart", "purchase")
+import json
+import math
+import re
+import zlib
+from collections import namedtuple
 
-# Name, what is asked, shape of the answer.
+from harness.population import PROPERTIES
+
+# An ordinary query may take half as long again as the slower peer.
+ORDINARY = 1 / 1.5
+
+# Answers of as many rows as there are users: of them a digest is compared.
+DIGESTED = ("export_ids",)
+
+# `least`: how many times faster than a peer is wanted, None for ordinary queries. `whole`: asked of
+# all events, and not as of the middle of the last day. `typed`: has a twin in questions.rs.
+Question = namedtuple("Question", "text least whole typed")
+
+
+def behaviour(text, least, typed=True):
+    return Question(text, least, False, typed)
+
+
+def ordinary(text, least=None):
+    return Question(text, least, True, False)
+
+
 QUESTIONS = {
-    "abandoned_cart": ("viewed AND put in cart AND NOT purchased, last 30 days", "count"),
-    "counts_and_properties": (
-        "viewed on ios >= 5 times AND put in cart at a price >= 100, last 30 days", "count"),
-    "sleepers": ("NOT opened an e-mail in 90 days, over all known users", "count"),
-    "funnel_3": ("funnel view > cart > purchase within 1 day, all events", "steps"),
-    "funnel_5_by_platform": (
-        "funnel " + " > ".join(STEPS) + " within 1 day, last 30 days, by platform of the chain's "
-        "first event", "platforms"),
-    "funnel_5_on_one_platform": (
-        "the same five steps, all on one platform, for each platform", "platforms"),
+    "abandoned_cart": behaviour("viewed AND put in cart AND NOT purchased, last 30 days", 200),
+    "counts_and_properties": behaviour(
+        "viewed on ios >= 5 times AND put in cart at a price >= 100, last 30 days", None),
+    "sleepers": behaviour("NOT opened an e-mail in 90 days, over all known users", None),
+    "export_ids": behaviour("all user ids of the abandoned carts, read whole", None),
+    "funnel_3": behaviour("funnel view > cart > purchase within 1 day", 40),
+    "funnel_5_by_platform": behaviour(
+        "funnel of five steps within 1 day, last 30 days, by platform of the chain's first event",
+        40),
+    "funnel_5_week": behaviour(
+        "the same five steps within 7 days, over 90 days, by platform", 40),
+    "funnel_holding": behaviour(
+        "funnel view > cart > purchase of the same product within 1 day", 20),
+    "funnel_exclusion": behaviour(
+        "funnel visit > cart > purchase within 1 day, without a search between", 40),
+    "weekly_retention": behaviour(
+        "retention of visitors as buyers, by week, with the cohorts' sizes", 30),
+    "session_count": behaviour("number of sessions, cut by 30 minutes", 5),
+    "sessions": behaviour("sessions, their length and events, by day", 5, typed=False),
+    "paths": behaviour("the 20 most common paths of three events from a visit on", 5),
+    "attribution": behaviour(
+        "revenue by the last campaign visit in the 7 days before a purchase", 10),
+    "trail": behaviour("all events of one user, in order", None),
+    "daily_users": ordinary("distinct users by day", 100),
+    "weekly_users": ordinary("distinct users by week", 100),
+    "monthly_users": ordinary("distinct users by month", 100),
+    "top_products": ordinary("the ten products with most different viewers"),
+    "sum_by_event": ordinary("GROUP BY event, with a sum", 5),
+    "scan": ordinary("two sums and a maximum over all events"),
+    "filter": ordinary("events of one platform in a range of prices: count and average"),
+    "group_by_one": ordinary("GROUP BY category, with an average"),
+    "group_by_two": ordinary("GROUP BY platform, category, with a maximum"),
+    "top_n": ordinary("the ten largest purchases"),
+    "join_users": ordinary("purchases JOIN users, by month of the first visit"),
+    "distinct": ordinary("count(DISTINCT product) of views"),
 }
 
-
-class Formulations:
-    """SQL over one table, as of one moment."""
-
-    def __init__(self, table, users_table, as_of_millis):
-        self.table = table
-        self.users_table = users_table
-        self.as_of_millis = as_of_millis
-
-    def of(self, question):
-        """The formulations of a question: name -> SQL."""
-        return getattr(self, question)()
-
-    def moment(self, days_before=0):
-        millis = self.as_of_millis - days_before * DAY_MILLIS
-        return f"fromUnixTimestamp64Milli({millis}, 'UTC')"
-
-    def last(self, days):
-        return f"time > {self.moment(days)} AND time <= {self.moment()}"
-
-    def users_of(self, condition, days):
-        return f"SELECT user_id FROM {self.table} WHERE {condition} AND {self.last(days)}"
-
-    def abandoned_cart(self):
-        views, carts, purchases = (
-            self.users_of(f"event = '{name}'", 30) for name in ("view", "cart", "purchase"))
-        events = f"FROM {self.table} WHERE event IN ('view', 'cart', 'purchase') AND {self.last(30)}"
-        bitmap = "groupBitmapStateIf(user_id, event = '{}')".format
-        return {
-            "group by user, bit or": f"""
-                SELECT count() FROM (SELECT user_id {events} GROUP BY user_id
-                HAVING groupBitOr(multiIf(event = 'view', 1, event = 'cart', 2, 4)) = 3)""",
-            "carts in views, not in purchases": f"""
-                SELECT uniqExact(user_id) FROM ({carts}
-                AND user_id IN ({views}) AND user_id NOT IN ({purchases}))""",
-            "bitmaps in one pass": f"""
-                SELECT bitmapAndnotCardinality(bitmapAnd({bitmap('view')}, {bitmap('cart')}),
-                {bitmap('purchase')}) {events}""",
-        }
-
-    def counts_and_properties(self):
-        view, cart = "event = 'view' AND platform = 'ios'", "event = 'cart' AND price >= 100"
-        views, carts = self.users_of(view, 30), self.users_of(cart, 30)
-        return {
-            "group by user": f"""
-                SELECT count() FROM (SELECT user_id FROM {self.table}
-                WHERE (({view}) OR ({cart})) AND {self.last(30)} GROUP BY user_id
-                HAVING countIf(event = 'view') >= 5 AND countIf(event = 'cart') > 0)""",
-            "counted views in carts": f"""
-                SELECT count() FROM ({views} AND user_id IN ({carts})
-                GROUP BY user_id HAVING count() >= 5)""",
-            "carts in counted views": f"""
-                SELECT uniqExact(user_id) FROM ({carts}
-                AND user_id IN ({views} GROUP BY user_id HAVING count() >= 5))""",
-        }
-
-    def sleepers(self):
-        known = f"time <= {self.moment()}"
-        opened = self.users_of("event = 'email_open'", 90)
-        return {
-            "all users minus openers": f"""
-                SELECT (SELECT uniqExact(user_id) FROM {self.table} WHERE {known})
-                - (SELECT uniqExact(user_id) FROM ({opened}))""",
-            "two counts in one pass": f"""
-                SELECT uniqExact(user_id)
-                - uniqExactIf(user_id, event = 'email_open' AND {self.last(90)})
-                FROM {self.table} WHERE {known}""",
-            "a ready table of users": f"""
-                SELECT count() FROM {self.users_table}
-                WHERE first_seen <= {self.moment()} AND user_id NOT IN ({opened})""",
-        }
-
-    def funnel_3(self, also=""):
-        steps = "event = 'view', event = 'cart', event = 'purchase'"
-        level = f"windowFunnel({DAY_MILLIS})(reinterpretAsUInt64(time), {steps})"
-        events = f"FROM {self.table} WHERE event IN ('view', 'cart', 'purchase'){also}"
-        carts = f"SELECT user_id FROM {self.table} WHERE event = 'cart'{also}"
-        return {
-            "windowFunnel": f"""
-                SELECT countIf(level >= 1), countIf(level >= 2), countIf(level >= 3)
-                FROM (SELECT {level} AS level {events} GROUP BY user_id)""",
-            "windowFunnel over users with a cart": f"""
-                SELECT (SELECT groupBitmap(user_id) FROM {self.table} WHERE event = 'view'{also}),
-                countIf(level >= 2), countIf(level >= 3)
-                FROM (SELECT {level} AS level {events} AND user_id IN ({carts})
-                GROUP BY user_id)""",
-        }
-
-    def five_steps(self, columns, tail):
-        steps = ", ".join(f"event = '{name}'" for name in STEPS)
-        level = f"windowFunnel({DAY_MILLIS})(reinterpretAsUInt64(time), {steps}) AS level"
-        return f"SELECT {level}, {columns} {self.of_steps()} {tail} HAVING level > 0"
-
-    def of_steps(self):
-        return f"FROM {self.table} WHERE event IN {STEPS} AND {self.last(30)}"
-
-    def funnel_5_on_one_platform(self):
-        users = self.five_steps("platform", "GROUP BY user_id, platform")
-        return {"windowFunnel by user and platform":
-                f"SELECT platform, {_reached()} FROM ({users}) GROUP BY platform"}
-
-    def funnel_5_by_platform(self):
-        """No function of ClickHouse tells where a funnel's chain began. Most users visit from one
-        platform, for whom that does not matter; of the others the chains are rebuilt."""
-        several = f"""SELECT user_id FROM {self.table} WHERE event = 'visit' AND {self.last(30)}
-            GROUP BY user_id HAVING min(platform) != max(platform)"""
-        easy = self.five_steps(
-            f"anyIf({_platform_code()}, event = 'visit') AS platform",
-            f"AND user_id NOT IN ({several}) GROUP BY user_id")
-        rebuilt = self.chains(f"AND user_id IN ({several})")
-        sums = ", ".join(f"sum(users_{k})" for k in range(1, 6))
-        name = f"arrayElement({list(PLATFORMS)}, platform)"
-        return {
-            "windowFunnel, chains rebuilt where platforms differ": f"""
-                SELECT {name}, {sums} FROM (
-                SELECT platform, {_reached()} FROM ({easy}) GROUP BY platform UNION ALL
-                SELECT platform, {_reached()} FROM ({rebuilt}) GROUP BY platform)
-                GROUP BY platform""",
-            "chains rebuilt by window functions": f"""
-                SELECT {name}, {_reached()} FROM ({self.chains('')}) GROUP BY platform""",
-        }
-
-    def chains(self, restriction):
-        """Level and first platform of each user's chain: the longest, of these the one that ends
-        earliest, of these the one that starts latest. `start_k` is the latest start, with its
-        platform in the low three bits, of a chain of k steps so far; being in order of time, the
-        latest is the maximum."""
-        step = f"toUInt8(indexOf({list(STEPS)}, event))"
-        rows = f"""SELECT user_id, reinterpretAsUInt64(time) AS t, {step} AS step,
-            t * 8 + {_platform_code()} AS begun {self.of_steps()} {restriction}"""
-        so_far = """WINDOW so_far AS (PARTITION BY user_id ORDER BY t
-            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"""
-        rows = f"""SELECT *, max(if(step = 1, begun, 0)) OVER so_far AS start_1
-            FROM ({rows}) {so_far}"""
-        for k in (2, 3, 4):
-            start = f"start_{k - 1}"
-            rows = f"""SELECT *, max(if(step = {k} AND {_inside(start)}, {start}, 0))
-                OVER so_far AS start_{k} FROM ({rows}) {so_far}"""
-        start = "multiIf(step = 1, begun, step = 2, start_1, step = 3, start_2, " \
-            "step = 4, start_3, start_4)"
-        ends = f"""SELECT user_id, step, t, {start} AS start FROM ({rows})
-            WHERE step = 1 OR {_inside('start')}"""
-        # Times are below 1e14 milliseconds, so a longer chain always orders first.
-        return f"""SELECT max(step) AS level, bitAnd(argMin(start,
-            toInt64(t) - toInt64(step) * 100000000000000), 7) AS platform
-            FROM ({ends}) GROUP BY user_id"""
+# Wanted of a segment beside bitmaps of users by event and day that were made ready before.
+LEAST_OF_BITMAPS = {"abandoned_cart": 5, "sleepers": 5}
 
 
-def _inside(start):
-    return f"({start} > 0 AND t <= bitShiftRight({start}, 3) + {DAY_MILLIS})"
+def wanted(name):
+    return QUESTIONS[name].least or ORDINARY
 
 
-def _platform_code():
-    return f"toUInt8(indexOf({list(PLATFORMS)}, ifNull(platform, '')))"
+def normal(name, rows):
+    """Rows of any engine in one spelling and order."""
+    if name in ("funnel_3", "funnel_holding", "funnel_exclusion") and len(rows) == 1:
+        rows = [[step + 1, users] for step, users in enumerate(rows[0])]
+    if name in ("funnel_5_by_platform", "funnel_5_week") and rows and len(rows[0]) > 3:
+        rows = [[row[0], step + 1, users] for row in rows for step, users in enumerate(row[1:])]
+    if name == "trail" and rows and len(rows[0]) == 3:
+        rows = [_with_properties(row) for row in rows]
+    if name in DIGESTED:
+        return [[float(len(rows)), float(digest(rows))]]
+    rows = [[value_of(value) for value in row] for row in rows]
+    return sorted(rows, key=lambda row: [_key(value) for value in row])
 
 
-def _reached():
-    return ", ".join(f"countIf(level >= {k}) AS users_{k}" for k in range(1, 6))
+def _with_properties(row):
+    """An event whose properties are JSON text, with a column for each property."""
+    properties = json.loads(row[2])
+    return [*row[:2], *(properties.get(name) for name in PROPERTIES)]
 
 
-def answer(question, rows):
-    """Rows as Pugmark gives the answer."""
-    shape = QUESTIONS[question][1]
-    if shape == "count":
-        return int(rows[0][0])
-    if shape == "steps":
-        return [int(figure) for figure in rows[0]]
-    return {row[0]: [int(figure) for figure in row[1:]] for row in rows}
+def digest(rows):
+    """Of many rows in whatever order."""
+    return sum(zlib.crc32("\t".join(map(str, row)).encode()) for row in rows)
+
+
+def _key(value):
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def same(rows, others):
+    """Whether normal rows say the same; sums of floats depend on their order."""
+    return len(rows) == len(others) and all(
+        len(row) == len(other) and all(map(_same_value, row, other))
+        for row, other in zip(rows, others))
+
+
+def _same_value(value, other):
+    if isinstance(value, float) and isinstance(other, float):
+        return math.isclose(value, other, rel_tol=1e-9)
+    return value == other
+
+
+def differing(rows, others):
+    """A few rows that differ, for a message."""
+    pairs = zip(rows, others)
+    found = [pair for pair in pairs if not same([pair[0]], [pair[1]])][:3]
+    return f"{len(rows)} rows are expected, there are {len(others)}; these differ: {found}"
+
+
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:Z|\+00:00)?$")
+
+
+def value_of(value):
+    """A number or text; a moment without what is zero at its end."""
+    text = "" if value is None else str(value)
+    text = "" if text in ("\\N", "NULL") else text
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    moment = MOMENT.match(text)
+    if not moment:
+        return text
+    day, clock, fraction = moment.groups()
+    fraction = (fraction or "").rstrip("0")
+    clock = f"{clock}.{fraction}" if fraction else clock
+    return day if clock == "00:00:00" else f"{day} {clock}"

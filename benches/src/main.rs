@@ -19,7 +19,8 @@
 //!                                                      a new store that nobody has compacted
 //! ```
 //!
-//! Questions also take `--threads N`. All answers are JSON on standard output. The harness drives it; it knows nothing of any peer.
+//! Questions also take `--threads N`. All answers are JSON on standard output.
+//! `benches/run.py` drives it; it knows nothing of any peer.
 
 mod append;
 mod measure;
@@ -181,7 +182,8 @@ fn serve(options: &Options) -> Result<(), BenchError> {
         let answer = question.ask(&snapshot, &query)?;
         let seconds = begun.elapsed().as_secs_f64();
         let cpu_seconds = measure::cpu_seconds() - cpu;
-        say(&json!({ "answer": answer, "seconds": seconds, "cpu_seconds": cpu_seconds }))?;
+        let rows = answer.rows();
+        say(&json!({ "rows": rows, "seconds": seconds, "cpu_seconds": cpu_seconds }))?;
     }
     Ok(())
 }
@@ -193,7 +195,8 @@ fn memory(options: &Options) -> Result<Value, BenchError> {
     let query = options.query()?;
     let opened = measure::anonymous_bytes()?;
     let (answer, peak) = measure::peak_anonymous_bytes(|| question.ask(&snapshot, &query))?;
-    Ok(json!({ "answer": answer?, "opened_bytes": opened, "peak_bytes": peak }))
+    let rows = answer?.rows();
+    Ok(json!({ "rows": rows, "opened_bytes": opened, "peak_bytes": peak }))
 }
 
 /// The pages of the store that one question touches. Asks twice: the first asking verifies
