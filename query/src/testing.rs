@@ -92,6 +92,11 @@ pub(crate) fn store(users: u32, events: usize) -> impl Strategy<Value = ModelSto
                 .map(|(name, value)| (name.to_owned(), value))
                 .collect();
             properties.insert("id".to_owned(), Value::I64(id as i64));
+            // A whole number that every event has, and a text that those of one name have not.
+            properties.insert("k".to_owned(), Value::I64(id as i64 % 3));
+            if name != "d" {
+                properties.insert("s".to_owned(), Value::from(["x", "y"][id % 2]));
+            }
             store.push(ModelEvent {
                 user,
                 time: time * UNIT,

@@ -225,9 +225,11 @@ impl Executor {
         take: impl Fn(Job<'_, '_, '_, R>) -> Result<(), QueryError> + Sync,
     ) -> Result<(Vec<R>, Skipped), QueryError> {
         let control = Control::start(self.options());
+        let mut memory = control.reservation();
         let mut prepared = PreparedFunnel::new(self.snapshot(), funnel, self.as_of())?;
         if R::TABLE {
-            prepared.ordered = Ordered::prepare(self.snapshot(), funnel, self.as_of())?;
+            let (snapshot, as_of) = (self.snapshot(), self.as_of());
+            prepared.ordered = Ordered::prepare(snapshot, funnel, as_of, &mut memory)?;
         }
         let ask = Ask {
             wanted,

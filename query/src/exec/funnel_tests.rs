@@ -115,11 +115,14 @@ fn stored(model: &ModelStore, layouts: &[Layout]) -> Store {
 /// Funnels that bitmaps and lists of times answer, now and then with an option that they do not.
 fn plain_funnel() -> impl Strategy<Value = Funnel> {
     let names = Just(vec!["a", "b", "c", "d"]).prop_shuffle();
-    let by = prop::option::weighted(0.4, select(vec!["p", "r", "q"]));
+    let by = prop::option::weighted(0.4, select(vec!["p", "r", "q", "k"]));
     let within = prop::option::weighted(0.7, 0..9_i64);
     let range = (prop::option::of(0..10_i64), prop::option::of(1..6_i64));
-    (names, 1..=4_usize, within, by, range).prop_map(|(names, steps, within, by, range)| {
+    let holding = select(vec![None, None, Some("k"), Some("s"), Some("r")]);
+    let options = (within, by, holding, range);
+    (names, 1..=4_usize, options).prop_map(|(names, steps, (within, by, holding, range))| {
         let mut funnel = Funnel::new(names[..steps].to_vec());
+        funnel.holding = holding.into_iter().map(str::to_owned).collect();
         funnel.within = within.map(|units| micros(units * UNIT));
         funnel.by = by.map(crate::property);
         funnel.top = funnel.by.is_some().then_some(2);

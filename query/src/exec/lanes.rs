@@ -13,20 +13,20 @@ use super::steps::{Source, StepRows, UserRows};
 const FAR: i128 = 1 << 60;
 
 /// Each step's times and users' rows in one stretch.
-pub(super) struct Lanes<'m, 'a> {
+pub(super) struct Lanes<'m> {
     stretch: usize,
     /// None for a step that has no events in the stretch.
     rows: Vec<Option<UserRows<'m>>>,
-    lanes: Vec<Lane<'a>>,
+    lanes: Vec<Lane<'m>>,
     bounds: LaneBounds,
     origin: i64,
     unit_micros: u64,
 }
 
-impl<'m, 'a> Lanes<'m, 'a> {
+impl<'m> Lanes<'m> {
     /// The lanes of the first `steps` steps; `None` where the times do not lie so, or the last of
     /// the steps has none.
-    pub(super) fn open(
+    pub(super) fn open<'a: 'm>(
         of: &StepRows<'m, 'a>,
         stretch: usize,
         steps: usize,
@@ -97,6 +97,7 @@ impl<'m, 'a> Lanes<'m, 'a> {
 const NO_EVENTS: Lane<'static> = Lane {
     offsets: &[],
     shift: 0,
+    held: &[],
 };
 
 /// What the lanes' units are.
@@ -106,7 +107,7 @@ struct Clock {
 }
 
 impl Clock {
-    fn lane<'a>(&self, source: &Source<'_, 'a>) -> Option<Lane<'a>> {
+    fn lane<'m, 'a: 'm>(&self, source: &Source<'m, 'a>) -> Option<Lane<'m>> {
         let times = source.times;
         let Offsets::U32(offsets) = times.offsets else {
             return None;
@@ -121,6 +122,7 @@ impl Clock {
         fits.then(|| Lane {
             offsets,
             shift: (apart / unit) as i64,
+            held: source.held,
         })
     }
 

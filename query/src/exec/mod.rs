@@ -46,6 +46,7 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod held;
 mod intern;
 mod lanes;
 mod lifecycle;

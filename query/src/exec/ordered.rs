@@ -1,7 +1,7 @@
 //! The fast path of plain ordered funnels: straight from mapped times, nothing gathered.
 //!
-//! Where every step is one event name of its own and only a window, a range and a breakdown are
-//! asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
+//! Where every step is one event name of its own and only a window, a range, one held property and a
+//! breakdown are asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
 //! times looked at, in the map, back from their last step.
 
 use pugmark_engine::Snapshot;
@@ -16,6 +16,7 @@ use crate::tally::{FunnelTally, GroupId};
 use super::control::{Control, QueryError};
 use super::effort;
 use super::exists::Exists;
+use super::held::{self, HeldColumn};
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::Scan;
@@ -31,6 +32,8 @@ pub(crate) struct Ordered<'a> {
     steps: usize,
     /// The runs of the steps' names.
     runs: Vec<StepRun<'a>>,
+    /// What the rows of each run hold; empty where nothing is held.
+    held: Vec<HeldColumn<'a>>,
     range: TimeRange,
     within: Option<u64>,
     /// Starts later than this have windows that are still open.
@@ -55,6 +58,7 @@ impl<'a> Ordered<'a> {
         snapshot: &'a Snapshot,
         funnel: &Funnel,
         as_of: i64,
+        memory: &mut Reservation<'_>,
     ) -> Result<Option<Self>, QueryError> {
         if !is_plain(funnel) {
             return Ok(None);
@@ -71,8 +75,10 @@ impl<'a> Ordered<'a> {
             if !scan.runs.iter().all(answers) {
                 return Ok(None);
             }
-            runs.extend(scan.runs.iter().map(|scan| StepRun {
+            let first = runs.len();
+            runs.extend(scan.runs.iter().enumerate().map(|(place, scan)| StepRun {
                 step: number,
+                number: first + place,
                 run: scan.run,
                 partition: segments[scan.segment as usize].meta().partition,
                 segment: scan.segment,
@@ -85,7 +91,15 @@ impl<'a> Ordered<'a> {
         let settled = funnel
             .within
             .map(|within| as_of.saturating_sub(within.micros));
+        let held = match funnel.holding.as_slice() {
+            [property] => held::columns(&runs, property, memory)?,
+            _ => Some(Vec::new()),
+        };
+        let Some(held) = held else {
+            return Ok(None);
+        };
         Ok(Some(Self {
+            held,
             entered: Exists::prepare(snapshot, &funnel.steps[0].condition, range)?,
             steps: funnel.steps.len(),
             runs,
@@ -133,20 +147,26 @@ impl<'a> Ordered<'a> {
         tally: &mut FunnelTally,
     ) -> Result<(), QueryError> {
         let mut present = Vec::with_capacity(self.runs.len());
-        let mut users = 0;
+        let (mut users, mut held_bytes) = (0, 0);
         for run in &self.runs {
             let of_container = run.run.container_users(morsel.key)?;
             if of_container > 0 {
                 present.push(*run);
                 users += of_container as usize;
             }
+            if !self.held.is_empty() {
+                held_bytes += run.run.container_rows(morsel.key)?.len() * size_of::<i64>();
+            }
         }
         worker.reserve_rows(present.len(), users)?;
+        let mut memory = worker.control.reservation();
+        memory.at_least(held_bytes)?;
         if scratch.sources.len() < present.len() {
             let more = SourceMemory::default;
             scratch.sources.resize_with(present.len(), more);
         }
-        let mut rows = StepRows::find(self.steps, &present, morsel, &mut scratch.sources)?;
+        let runs = (present.as_slice(), self.held.as_slice());
+        let mut rows = StepRows::find(self.steps, runs, morsel, &mut scratch.sources)?;
         let mut matching = Matching {
             ordered: self,
             control: worker.control,
@@ -328,7 +348,7 @@ fn is_plain(funnel: &Funnel) -> bool {
     funnel.mode == FunnelMode::Ordered
         && funnel.entries == Entries::Best
         && funnel.exclude.is_none()
-        && funnel.holding.is_empty()
+        && funnel.holding.len() <= 1
         && funnel.bucket.is_none()
         && funnel.steps.iter().all(|step| !step.optional)
         && funnel.attribute != Some(Attribute::Last)

@@ -14,11 +14,12 @@ use pugmark_engine::codec::ColumnView;
 use pugmark_engine::segment::{NameRun, Partition, TieRanks, Times, UserStarts};
 
 use crate::behaviour::ByKey;
-use crate::kernel::{Bounds, LaneScratch, Link, StepEvents, find_chain};
+use crate::kernel::{Bounds, LaneScratch, Link, NO_VALUE, StepEvents, find_chain};
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::{Control, QueryError};
 use super::effort;
+use super::held::HeldColumn;
 use super::lanes::Lanes;
 use super::morsel::Morsel;
 
@@ -26,6 +27,8 @@ use super::morsel::Morsel;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StepRun<'a> {
     pub(super) step: usize,
+    /// Number among the runs of all steps.
+    pub(super) number: usize,
     pub(super) run: NameRun<'a>,
     pub(super) partition: Partition,
     /// Place of the segment in total order: later segments of a partition arrived later.
@@ -37,6 +40,7 @@ pub(super) struct StepRun<'a> {
 pub(super) struct SourceMemory {
     found: UserStarts,
     ranks: Vec<u16>,
+    held: Vec<i64>,
 }
 
 /// Working memory of [`StepRows::find_chains`].
@@ -76,6 +80,8 @@ pub(super) struct Source<'m, 'a> {
     pub(super) rows: UserRows<'m>,
     pub(super) times: Times<'a>,
     ties: TieRanks<'a>,
+    /// What each row holds; empty where nothing is held.
+    pub(super) held: &'m [i64],
 }
 
 /// Which rows the users have, counted from the first user's first.
@@ -97,10 +103,11 @@ struct Merged {
 }
 
 impl<'m, 'a> StepRows<'m, 'a> {
-    /// Finds the rows of `runs`; `memory` has an entry for each of them.
+    /// Finds the rows of `runs`, and what they hold of the columns `held`; `memory` has an entry for
+    /// each of the runs.
     pub(super) fn find(
         steps: usize,
-        runs: &[StepRun<'a>],
+        (runs, held): (&[StepRun<'a>], &[HeldColumn<'a>]),
         morsel: &Morsel,
         memory: &'m mut [SourceMemory],
     ) -> Result<Self, Corruption> {
@@ -112,11 +119,17 @@ impl<'m, 'a> StepRows<'m, 'a> {
                 continue;
             };
             if first < end {
+                memory.held.clear();
+                if let Some(column) = held.get(of.number) {
+                    column.read(first..end, &mut memory.held)?;
+                }
+                let (rows, held) = memory.rows(first);
                 sources.push(Source {
                     of,
-                    rows: memory.rows(first),
+                    rows,
                     times: of.run.times(first..end)?,
                     ties: of.run.ties(first..end)?,
+                    held,
                 });
             }
         }
@@ -354,8 +367,8 @@ fn push_lows(word: usize, bits: u64, lows: &mut Vec<u16>) {
 pub(super) struct ManySources;
 
 impl SourceMemory {
-    /// The rows of the users found, the first of which is `first`.
-    fn rows(&mut self, first: u32) -> UserRows<'_> {
+    /// The rows of the users found, the first of which is `first`, and what they hold.
+    fn rows(&mut self, first: u32) -> (UserRows<'_>, &[i64]) {
         self.ranks.clear();
         let mut before = 0;
         self.ranks
@@ -365,12 +378,13 @@ impl SourceMemory {
                 // Of 65 536 users at most 65 472 come before the last word.
                 rank as u16
             }));
-        UserRows {
+        let rows = UserRows {
             users: &self.found.users,
             starts: &self.found.starts,
             ranks: &self.ranks,
             first,
-        }
+        };
+        (rows, &self.held)
     }
 }
 
@@ -488,6 +502,14 @@ impl StepEvents for StepRows<'_, '_> {
         }
         let merged = &self.merged[place].events[events.clone()];
         events.start + merged.partition_point(|&(other, _, _)| other < time)
+    }
+
+    fn held(&self, step: usize, stretch: usize, event: usize) -> Option<i64> {
+        let (source, row) = self.origin(step, stretch, event);
+        let held = self.sources[source].held;
+        // Nothing is held, or this.
+        let value = held.get(row as usize).copied().unwrap_or_default();
+        (value != NO_VALUE).then_some(value)
     }
 
     fn precedes(&self, step: usize, event: usize, next: &Link) -> bool {

@@ -17,7 +17,12 @@ pub struct Lane<'a> {
     pub offsets: &'a [u32],
     /// An offset and this are units since the origin that all lanes share. Within ±2^60.
     pub shift: i64,
+    /// The value that each event holds, [`NO_VALUE`] for none; empty where nothing is held.
+    pub held: &'a [i64],
 }
+
+/// No value is held: such an event is in no chain.
+pub const NO_VALUE: i64 = i64::MIN;
 
 /// What every chain must keep to, in units since the lanes' origin; within ±2^60.
 #[derive(Clone, Copy, Debug)]
@@ -67,6 +72,8 @@ struct Open {
     later: i64,
     /// No event of the chain may be earlier.
     earliest: i64,
+    /// What all of its events hold.
+    held: i64,
 }
 
 /// So many halvings find a place among the rows of most users.
@@ -108,8 +115,11 @@ pub fn search(
         scratch.open(&lanes[last], bounds, last * users);
         for step in (0..last).rev() {
             let rows = |user| rows(step, user);
-            let unsure = |user| emit(user, None);
-            scratch.go_back(&lanes[step], bounds, step * users, rows, unsure);
+            let (lane, events, unsure) = (&lanes[step], step * users, |user| emit(user, None));
+            match lanes[last].held {
+                [] => scratch.go_back(lane, bounds, events, rows, unsure),
+                _ => scratch.go_back_held(lane, bounds, events, rows, unsure),
+            }
         }
         for place in 0..scratch.open.len() {
             let user = scratch.open[place].user as usize;
@@ -178,11 +188,13 @@ impl LaneScratch {
         self.ends.retain(|end| {
             let later = lane.units(end.event);
             let inside = later <= bounds.last;
-            if inside {
+            let held = lane.held.get(end.event as usize).copied();
+            if inside && held != Some(NO_VALUE) {
                 open.push(Open {
                     user: end.user,
                     later,
                     earliest: bounds.first.max(later - bounds.within),
+                    held: held.unwrap_or_default(),
                 });
             }
             inside
@@ -213,6 +225,7 @@ impl LaneScratch {
                 user,
                 later,
                 earliest,
+                held,
             } = self.open[place];
             let rows = self.rows[place].clone();
             let next = rows.start + lane.count_before(&rows, later);
@@ -230,6 +243,7 @@ impl LaneScratch {
                 user,
                 later: time,
                 earliest,
+                held,
             };
             let holds = !none & (time >= earliest);
             let behind = select_unpredictable(next < rows.end, lane.units(next), DECIDED);
@@ -237,6 +251,41 @@ impl LaneScratch {
             kept += usize::from(holds);
         }
         self.open.truncate(kept);
+    }
+
+    /// The same where events of a chain hold one value: the latest event that holds it. Another end
+    /// may hold another value, so no end is skipped.
+    fn go_back_held(
+        &mut self,
+        lane: &Lane<'_>,
+        bounds: &LaneBounds,
+        events: usize,
+        rows: impl Fn(usize) -> Range<u32>,
+        mut unsure: impl FnMut(usize),
+    ) {
+        let skip = &mut self.skip;
+        let events = &mut self.events[events..];
+        self.open.retain_mut(|chain| {
+            let (user, rows) = (chain.user as usize, rows(chain.user as usize));
+            let next = rows.start + lane.count_before(&rows, chain.later);
+            let tie = next < rows.end && lane.units(next) == chain.later;
+            let mut event = next;
+            let mut time = chain.later;
+            while !tie && event > rows.start && time >= chain.earliest {
+                event -= 1;
+                time = lane.units(event);
+                if lane.held[event as usize] == chain.held && time >= chain.earliest {
+                    events[user] = event;
+                    chain.later = time;
+                    return true;
+                }
+            }
+            if tie || (time >= chain.earliest && chain.earliest <= bounds.before) {
+                skip[user] = DECIDED;
+                unsure(user);
+            }
+            false
+        });
     }
 
     /// Goes on to the next end of each user who is not decided.

@@ -23,6 +23,12 @@ pub trait StepEvents {
     /// The first of `events` that was at `time` or later; their end where none was.
     fn first_from(&self, step: usize, stretch: usize, events: Range<usize>, time: i64) -> usize;
 
+    /// The value that an event holds, which all events of a chain share; `None` for an event that is
+    /// in no chain. Where nothing is held, all hold the same.
+    fn held(&self, _step: usize, _stretch: usize, _event: usize) -> Option<i64> {
+        Some(0)
+    }
+
     /// Which of two events of one stretch at one time comes first: true where that is `event` of
     /// `step`, false where it is `next` of the step behind it.
     fn precedes(&self, step: usize, event: usize, next: &Link) -> bool;
@@ -86,12 +92,15 @@ pub fn find_chain(
         if event % EVENTS_BETWEEN_CHECKS == EVENTS_BETWEEN_CHECKS - 1 && interrupted() {
             return Err(Interrupted);
         }
+        let Some(held) = user.held(step, stretch, event) else {
+            continue;
+        };
         chain[step] = Link {
             stretch,
             event,
             time,
         };
-        if go_back(user, bounds, chain) {
+        if go_back(user, bounds, held, chain) {
             return Ok(true);
         }
     }
@@ -100,7 +109,7 @@ pub fn find_chain(
 
 /// Fills in the latest predecessors of the chain's last event; false where there are none in the
 /// window and the range.
-fn go_back(user: &mut impl StepEvents, bounds: &Bounds, chain: &mut [Link]) -> bool {
+fn go_back(user: &mut impl StepEvents, bounds: &Bounds, held: i64, chain: &mut [Link]) -> bool {
     let last = chain.len() - 1;
     let end = chain[last].time;
     let earliest = match bounds.within {
@@ -108,7 +117,7 @@ fn go_back(user: &mut impl StepEvents, bounds: &Bounds, chain: &mut [Link]) -> b
         None => bounds.first,
     };
     for step in (0..last).rev() {
-        match latest_before(user, step, chain[step + 1]) {
+        match latest_before(user, step, chain[step + 1], held, earliest) {
             Some(link) if link.time >= earliest => chain[step] = link,
             _ => return false,
         }
@@ -116,7 +125,14 @@ fn go_back(user: &mut impl StepEvents, bounds: &Bounds, chain: &mut [Link]) -> b
     true
 }
 
-fn latest_before(user: &mut impl StepEvents, step: usize, next: Link) -> Option<Link> {
+/// The latest event before `next` that holds the same; any other that is too early ends the search.
+fn latest_before(
+    user: &mut impl StepEvents,
+    step: usize,
+    next: Link,
+    held: i64,
+    earliest: i64,
+) -> Option<Link> {
     for stretch in (0..=next.stretch).rev() {
         let events = user.events(step, stretch);
         if events.is_empty() {
@@ -132,14 +148,16 @@ fn latest_before(user: &mut impl StepEvents, step: usize, next: Link) -> Option<
                 before += 1;
             }
         }
-        if before > events.start {
-            let event = before - 1;
-            let time = user.time(step, stretch, event);
-            return Some(Link {
-                stretch,
-                event,
-                time,
-            });
+        while before > events.start {
+            before -= 1;
+            let time = user.time(step, stretch, before);
+            if time < earliest || user.held(step, stretch, before) == Some(held) {
+                return Some(Link {
+                    stretch,
+                    event: before,
+                    time,
+                });
+            }
         }
     }
     None

@@ -28,7 +28,7 @@ pub use did::{
 pub use funnel::{
     Counted, FunnelPlan, FunnelScratch, Outcome, UserEvents, match_every, match_funnel,
 };
-pub use lanes::{Lane, LaneBounds, LaneChain, LaneScratch, search};
+pub use lanes::{Lane, LaneBounds, LaneChain, LaneScratch, NO_VALUE, search};
 pub use lists::{Bounds, Link, StepEvents, find_chain};
 
 /// The caller asked to stop while a user was being matched.

@@ -361,6 +361,7 @@ impl Stretches {
             .map(|(step, offsets)| Lane {
                 offsets,
                 shift: -(step as i64),
+                held: &[],
             })
             .collect();
         let rows = |step: usize| step as u32..(step + self.0[step][stretch].len()) as u32;

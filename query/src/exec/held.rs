@@ -1,0 +1,123 @@
+//! The values that events of a plain funnel hold, as numbers: whole numbers as they are, texts by a
+//! number that all runs share.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use pugmark_engine::Corruption;
+use pugmark_engine::batch::Kind;
+use pugmark_engine::codec::{Bounds, PartView};
+use pugmark_engine::segment::NameRun;
+
+use crate::kernel::NO_VALUE;
+
+use super::control::QueryError;
+use super::memory::Reservation;
+use super::steps::StepRun;
+
+/// More different texts than this are looked at event by event.
+const MOST_TEXTS: usize = 1 << 20;
+
+/// What the rows of one run hold.
+#[derive(Debug)]
+pub(super) struct HeldColumn<'a> {
+    run: NameRun<'a>,
+    property: String,
+    /// The number of each code, where the values are texts.
+    numbers: Vec<i64>,
+}
+
+/// The columns of a property in all runs of the steps; `None` where equal values are not equal
+/// numbers: lists, fractions, several types, endlessly many texts, and where some event of the first
+/// step holds nothing, so that bitmaps do not tell who entered.
+pub(super) fn columns<'a>(
+    runs: &[StepRun<'a>],
+    property: &str,
+    memory: &mut Reservation<'_>,
+) -> Result<Option<Vec<HeldColumn<'a>>>, QueryError> {
+    let mut kinds = Vec::new();
+    let mut texts = HashMap::new();
+    let mut columns = Vec::with_capacity(runs.len());
+    for of in runs {
+        let column = of.run.properties()?.get(property)?;
+        let parts = column.as_ref().map_or(&[][..], |column| column.parts());
+        let numbers = match parts {
+            [] if of.step > 0 => Vec::new(),
+            [part] if of.step > 0 || part.is_all() => {
+                kinds.push(part.kind());
+                match numbers_of(part, &mut texts)? {
+                    Some(numbers) => numbers,
+                    None => return Ok(None),
+                }
+            }
+            _ => return Ok(None),
+        };
+        memory.grow(numbers.len() * size_of::<i64>())?;
+        columns.push(HeldColumn {
+            run: of.run,
+            property: property.to_owned(),
+            numbers,
+        });
+    }
+    if kinds.iter().any(|kind| *kind != kinds[0]) {
+        return Ok(None);
+    }
+    let text_bytes: usize = texts.keys().map(|text: &String| text.len() + 48).sum();
+    memory.grow(text_bytes)?;
+    Ok(Some(columns))
+}
+
+/// The number of each code of texts; none for whole numbers, and `None` for other values.
+fn numbers_of(
+    part: &PartView<'_>,
+    texts: &mut HashMap<String, i64>,
+) -> Result<Option<Vec<i64>>, Corruption> {
+    if part.kind() == Kind::I64 {
+        // The least number there is stands for none.
+        let tells = !matches!(part.bounds(), Bounds::Ints { min: NO_VALUE, .. });
+        return Ok(tells.then(Vec::new));
+    }
+    let Some(coded) = part.coded() else {
+        return Ok(None);
+    };
+    if texts.len() + coded.len() as usize > MOST_TEXTS {
+        return Ok(None);
+    }
+    let number = |code| {
+        let next = texts.len() as i64;
+        Ok(*texts.entry(coded.value(code)?.to_owned()).or_insert(next))
+    };
+    let numbers: Result<_, Corruption> = (0..coded.len()).map(number).collect();
+    numbers.map(Some)
+}
+
+impl HeldColumn<'_> {
+    /// Appends what neighbouring rows hold.
+    pub(super) fn read(&self, rows: Range<u32>, out: &mut Vec<i64>) -> Result<(), Corruption> {
+        let first = out.len();
+        let column = self.run.properties()?.get(&self.property)?;
+        let Some(part) = column.as_ref().and_then(|column| column.parts().first()) else {
+            out.resize(first + rows.len(), NO_VALUE);
+            return Ok(());
+        };
+        let indices = part.indices(rows.clone());
+        match part.coded() {
+            None => part.ints(indices.clone(), out)?,
+            Some(coded) => {
+                let mut codes = Vec::new();
+                coded.codes(indices.clone(), &mut codes)?;
+                out.extend(codes.iter().map(|&code| self.numbers[code as usize]));
+            }
+        }
+        if indices.len() < rows.len() {
+            let mut present = Vec::new();
+            part.fill_rows(indices, &mut present);
+            let values = out.split_off(first);
+            out.resize(first + rows.len(), NO_VALUE);
+            for (row, value) in present.into_iter().zip(values) {
+                out[first + (row - rows.start) as usize] = value;
+            }
+        }
+        Ok(())
+    }
+}
