@@ -1,5 +1,5 @@
 //! The innermost loops, each alone: users of two names met as words, rows of users from run
-//! lengths, and the two matchers of a three-step funnel. `cargo bench -p pugmark-benches`.
+//! lengths, and the three searches of a three-step funnel. `cargo bench -p pugmark-benches`.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,7 +12,8 @@ use pugmark_engine::bitmap::Words;
 use pugmark_engine::segment::UserStarts;
 use pugmark_engine::{Snapshot, Store};
 use pugmark_query::kernel::{
-    Bounds, FunnelPlan, FunnelScratch, Link, StepEvents, UserEvents, match_funnel, match_steps,
+    Bounds, FunnelPlan, FunnelScratch, Lane, LaneBounds, LaneScratch, Link, StepEvents, UserEvents,
+    find_chain, match_funnel, search,
 };
 use pugmark_query::population::{Population, PopulationConfig};
 use pugmark_query::{Funnel, days};
@@ -22,7 +23,7 @@ const EVENTS: u64 = 1_000_000;
 
 const STEPS: [&str; 3] = ["view", "cart", "purchase"];
 
-/// One user's events of the steps, for both matchers.
+/// One user's events of the steps, for all searches.
 #[derive(Default)]
 struct User {
     times: Vec<i64>,
@@ -34,10 +35,6 @@ struct User {
 struct Lists<'a>(&'a [Vec<i64>; 3]);
 
 impl StepEvents for Lists<'_> {
-    fn stretches(&self) -> usize {
-        1
-    }
-
     fn events(&mut self, step: usize, _: usize) -> Range<usize> {
         0..self.0[step].len()
     }
@@ -147,11 +144,22 @@ fn matchers(criterion: &mut Criterion) {
             let mut levels = 0;
             for user in &users {
                 let mut lists = Lists(&user.lists);
-                let _ends = match_steps(&mut lists, 3, &bounds, &mut chain, &|| false);
-                levels += chain.len();
+                for level in (1..=3).rev() {
+                    chain.clear();
+                    chain.resize(level, Link::default());
+                    if find_chain(&mut lists, 0, &bounds, &mut chain, &|| false) == Ok(true) {
+                        levels += level;
+                        break;
+                    }
+                }
             }
             black_box(levels)
         });
+    });
+    let (offsets, rows) = lanes(&users);
+    let mut scratch = LaneScratch::default();
+    group.bench_function("many users at once", |bencher| {
+        bencher.iter(|| black_box(levels_of(&offsets, &rows, &mut scratch)));
     });
     let (plan, mut scratch) = (FunnelPlan::new(&funnel), FunnelScratch::default());
     group.bench_function("events in order", |bencher| {
@@ -170,6 +178,60 @@ fn matchers(criterion: &mut Criterion) {
         });
     });
     group.finish();
+}
+
+/// Each step's times in milliseconds, user after user, and where each user's are.
+type Rows = [Vec<Range<u32>>; 3];
+
+fn lanes(users: &[User]) -> ([Vec<u32>; 3], Rows) {
+    let times = users.iter().flat_map(|user| user.times.first()).copied();
+    let origin = times.min().unwrap_or(0);
+    let (mut offsets, mut rows) = <([Vec<u32>; 3], Rows)>::default();
+    for user in users {
+        for step in 0..STEPS.len() {
+            let first = offsets[step].len() as u32;
+            let own = user.lists[step].iter();
+            offsets[step].extend(own.map(|time| ((time - origin) / 1_000) as u32));
+            rows[step].push(first..offsets[step].len() as u32);
+        }
+    }
+    (offsets, rows)
+}
+
+/// The sum of all users' levels: those without a chain of three steps are asked for one of two.
+fn levels_of(offsets: &[Vec<u32>; 3], rows: &Rows, scratch: &mut LaneScratch) -> usize {
+    let lane = |offsets| Lane {
+        offsets,
+        shift: 0,
+        held: &[],
+    };
+    let lanes: Vec<Lane<'_>> = offsets.iter().map(|of| lane(of.as_slice())).collect();
+    let bounds = LaneBounds {
+        first: -1,
+        last: 1 << 60,
+        within: days(1).micros / 1_000,
+        before: -1 << 60,
+    };
+    let mut left: Vec<usize> = (0..rows[0].len()).collect();
+    let mut levels = 0;
+    for level in (1..=3).rev() {
+        let mut found = vec![false; left.len()];
+        let own = |step: usize, user: usize| rows[step][left[user]].clone();
+        search(
+            &lanes[..level],
+            &bounds,
+            left.len(),
+            own,
+            scratch,
+            |user, chain| {
+                found[user] = chain.is_some();
+            },
+        );
+        levels += level * found.iter().filter(|found| **found).count();
+        let mut found = found.into_iter();
+        left.retain(|_| found.next() != Some(true));
+    }
+    levels
 }
 
 #[expect(
