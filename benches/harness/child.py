@@ -121,5 +121,8 @@ def anonymous_bytes(pid):
 
 def ending(status, complaints):
     """Why a process ended, in its own last words where it has said any."""
-    lines = [line for line in complaints.decode(errors="replace").splitlines() if line.strip()]
-    return f"its process ended with status {status}" + (f": {lines[-1][:300]}" if lines else "")
+    lines = complaints.decode(errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("note:")]
+    # Our programs' errors may have several lines, of which the first says most.
+    said = [line for line in lines if line.startswith("error:")] or lines[-1:]
+    return ": ".join([f"its process ended with status {status}", *said[:1]])[:400]

@@ -18,7 +18,8 @@ def bars(path, title, panels, colours=None):
     for axes, panel in zip(all_axes, panels):
         _panel(axes, panel, colours or dict(zip(panel.series, COLOURS)))
     if most > 1 or panels[-1].wanted:
-        all_axes[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        handles = all_axes[-1].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside right center")
     figure.suptitle(title)
     _write(figure, path)
 
@@ -32,6 +33,7 @@ def _panel(axes, panel, colours):
                   label=label, color=colours[label])
     if panel.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     if panel.limit is not None:
         axes.axvline(panel.limit, color="black", linewidth=1, linestyle="--")
     if panel.wanted:
@@ -46,7 +48,7 @@ def _panel(axes, panel, colours):
 def lines(path, title, x_label, series, log_x=False, ticks=None):
     """`series`: label -> [(x, seconds)]. Milliseconds go up, by their logarithm."""
     from matplotlib import ticker
-    figure, (axes,) = _axes((8.5, max(3.8, 0.19 * len(series))), 1)
+    figure, (axes,) = _axes((8.5, max(3.8, 0.23 * len(series))), 1)
     for place, (label, points) in enumerate(series.items()):
         axes.plot([x for x, _ in points], [seconds * 1e3 for _, seconds in points], marker="o",
                   markersize=3.5, linewidth=1.4, label=label, color=COLOURS[place % len(COLOURS)],
@@ -60,7 +62,7 @@ def lines(path, title, x_label, series, log_x=False, ticks=None):
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.set(title=title, xlabel=x_label, ylabel="ms")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.legend(loc="outside right center")
     _write(figure, path)
 
 

@@ -121,8 +121,9 @@ def _cache(figures):
 
 def _ask(options, stores):
     """Asks everything of every size in turn; figures by question, way of asking, and size."""
-    sides = [side for kind in (PugmarkSql, PugmarkTyped)
-             for size, own in stores.items() for side in [_side(options, kind, size, own)]]
+    asked_of = {size: _asked(options, own) for size, own in stores.items()}
+    sides = [_side(options, kind, size, own, asked_of[size])
+             for kind in (PugmarkSql, PugmarkTyped) for size, own in stores.items()]
     asked, _ = measure.trials(options, sides)
     measure.repeat(options, asked)
     for own in stores.values():
@@ -136,11 +137,15 @@ def _ask(options, stores):
             for name, row in asked.items() for through, trials in _ways(row).items()]
 
 
-def _side(options, kind, size, own):
-    # The trail is asked for of somebody whom the store knows.
-    rows = own.sql("SELECT user_id FROM events LIMIT 1", True, options.limit).rows
+def _asked(options, own):
+    """What is asked of one store: the trail is of somebody whom it knows."""
+    rows = own.sql("SELECT user_id FROM events LIMIT 1", whole=True).rows
     present = population.as_of_micros(options.days) // 1_000
-    side = kind(own, Asked(present, options.days, rows[0][0], None), Limits(options.limit, None))
+    return Asked(present, options.days, rows[0][0], None)
+
+
+def _side(options, kind, size, own, asked):
+    side = kind(own, asked, Limits(options.limit, None))
     side.events = size
     return side
 
