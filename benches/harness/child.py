@@ -4,11 +4,22 @@ import json
 import os
 import select
 import subprocess
+import tempfile
 import time
+
+from harness.environment import io_bytes, kernel_bytes
 
 
 class DidNotFinish(Exception):
     """Why a question was given up."""
+
+
+class Reply:
+    """What one asking gave."""
+
+    def __init__(self, rows, seconds, cpu_seconds, heap_bytes=None, read_bytes=None):
+        self.rows, self.seconds, self.cpu_seconds = rows, seconds, cpu_seconds
+        self.heap_bytes, self.read_bytes = heap_bytes, read_bytes
 
 
 class Child:
@@ -25,8 +36,10 @@ class Child:
         self.peak_bytes = 0
 
     def start(self):
+        # A file takes what nobody reads before the process ended.
+        self.complaints = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.complaints,
             env=self.environment, cwd=self.directory)
         self.buffer = b""
         if self.greets:
@@ -44,8 +57,9 @@ class Child:
             self.process.stdin.flush()
             return self._line(seconds, limit_bytes, 0.001 if watch else 0.05)
         except BrokenPipeError:
+            why = self._ending()
             self.kill()
-            raise DidNotFinish("its process ended") from None
+            raise DidNotFinish(why) from None
         except DidNotFinish:
             self.kill()
             raise
@@ -57,7 +71,7 @@ class Child:
             if ready:
                 read = os.read(self.process.stdout.fileno(), 1 << 20)
                 if not read:
-                    raise DidNotFinish(f"its process ended with status {self.process.wait()}")
+                    raise DidNotFinish(self._ending())
                 self.buffer += read
                 continue
             self.peak_bytes = max(self.peak_bytes, anonymous_bytes(self.process.pid))
@@ -67,6 +81,15 @@ class Child:
                 raise DidNotFinish(f"more than {seconds:g} s")
         line, self.buffer = self.buffer.split(b"\n", 1)
         return json.loads(line)
+
+    def read_bytes(self):
+        """What the process has read from the disk so far."""
+        return io_bytes(self.process.pid)["read_bytes"] if self.process else 0
+
+    def _ending(self):
+        status = self.process.wait()
+        self.complaints.seek(0)
+        return ending(status, self.complaints.read())
 
     def kill(self):
         if self.process is not None:
@@ -87,14 +110,19 @@ class Child:
         if self.process is not None:
             self.process.wait()
             self.process.stdout.close()
+            self.complaints.close()
         self.process = None
 
 
 def anonymous_bytes(pid):
     """Memory that belongs to no file: heap and stacks."""
-    try:
-        with open(f"/proc/{pid}/status", encoding="ascii") as lines:
-            line = next((line for line in lines if line.startswith("RssAnon:")), "RssAnon: 0 kB")
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    return int(line.split()[1]) * 1024
+    return kernel_bytes(f"/proc/{pid}/status", ("RssAnon:",)).get("RssAnon:", 0)
+
+
+def ending(status, complaints):
+    """Why a process ended, in its own last words where it has said any."""
+    lines = complaints.decode(errors="replace").splitlines()
+    lines = [line for line in lines if line.strip() and not line.startswith("note:")]
+    # Our programs' errors may have several lines, of which the first says most.
+    said = [line for line in lines if line.startswith("error:")] or lines[-1:]
+    return ": ".join([f"its process ended with status {status}", *said[:1]])[:400]

@@ -3,20 +3,17 @@ the same answers."""
 
 import argparse
 import json
-import os
 import shutil
 import subprocess
 import sys
-from collections import namedtuple
-from pathlib import Path
 
-from harness import engines, environment, measure, population, report
+from harness import charts, common, engines, environment, measure, population, report
 from harness.child import DidNotFinish
 from harness.clickhouse import LAYOUTS
+from harness.common import a_list
 from harness.environment import Progress, say
-from harness.pugmark import Pugmark
 from harness.questions import QUESTIONS
-from harness.sides import HARNESS, layouts_of, sides, typed_name
+from harness.sides import HARNESS, Limits, layouts_of, sides
 from harness.sql import Asked
 
 ABOUT = "Ask Pugmark and its peers the same questions, check that all answer alike, time them."
@@ -35,29 +32,14 @@ and charts to --out. It stops where two answers differ.
 docs/performance.md says what is measured and how. Questions:
 """ + "\n".join(f"  {name:22} {question.text}" for name, question in QUESTIONS.items())
 
-Limits = namedtuple("Limits", "seconds bytes")
-
-
-def a_list(known, kind=str):
-    def parse(text):
-        chosen = [kind(word) for word in text.split(",") if word]
-        unknown = [word for word in chosen if known and word not in known]
-        if unknown or not chosen:
-            raise argparse.ArgumentTypeError(f"{unknown or text}: choose of {', '.join(known)}")
-        return chosen
-    return parse
-
 
 def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
     add = parser.add_argument
     add("--events", type=int, default=10_000_000, help="how many events [10 million]")
-    add("--days", type=int, default=90, help="of the population [90]")
-    add("--seed", type=int, default=1, help="of the population [1]")
-    add("--work", type=Path, default=environment.REPOSITORY / "target/compare",
-        help="where files go: some 120 bytes an event [target/compare]")
-    add("--out", type=Path, help="where the report goes [WORK/report-EVENTS]")
+    common.add_common(parser, "compare", ": some 120 bytes an event", "report-EVENTS")
+    common.add_limit(parser)
     add("--threads", type=a_list([], int), default=[2], metavar="N,…",
         help="threads of every engine; of several numbers, everything for each [2]")
     add("--repetitions", type=int, default=3, help="timed runs of each question [3]")
@@ -68,7 +50,6 @@ def add_arguments(parser):
         help="then ask each once more in a fresh process, its files dropped from the page cache")
     add("--check", action="store_true",
         help="ask each formulation once, time nothing; fails where answers differ")
-    add("--limit", type=float, default=120, help="seconds an answer may take [120]")
     add("--peer-memory", type=float, default=12, metavar="GIB",
         help="a peer that takes more is given up [12]")
     add("--questions", type=a_list(QUESTIONS), default=list(QUESTIONS), help="to ask [all]")
@@ -77,30 +58,21 @@ def add_arguments(parser):
     add("--layouts", type=a_list(LAYOUTS), default=list(LAYOUTS), help="of ClickHouse [all]")
     add("--raw-ids", action="store_true",
         help="also make ClickHouse's bitmaps of ids hashed to 64 bits")
-    add("--venv", help="a Python environment with the peers; made where missing")
-    add("--binaries", type=Path, help="built programs; builds them if not given")
     add("--keep-loaded", action="store_true",
         help="ask what an earlier run loaded; its load figures are taken over")
-    add("--publish", action="store_true",
-        help="put tables and charts into docs/performance.md and docs/plots")
 
 
 def run(options):
-    environment.enter_venv(options.venv)
     if "by_event_time" not in options.layouts:
         raise SystemExit("--layouts needs by_event_time: bitmaps are made from it")
-    binaries = (options.binaries or environment.build()).resolve()
-    place = options.work.resolve() / f"{options.events}-{options.days}-{options.seed}"
+    common.prepare(options, f"report-{options.events}")
+    place = options.work / f"{options.events}-{options.days}-{options.seed}"
     place.mkdir(parents=True, exist_ok=True)
     as_of = population.as_of_micros(options.days)
     limits = Limits(options.limit, int(options.peer_memory * (1 << 30)))
-    figures = {
-        "events": options.events, "days": options.days, "seed": options.seed,
-        "repetitions": options.repetitions,
-        "patience": options.patience, "machine": environment.machine(),
-        "limits": limits._asdict(), "cold": options.cold,
-    }
-    pugmark = Pugmark(binaries, place / "store", max(options.threads), as_of)
+    figures = common.head(options, "events", "repetitions", "patience", "cold")
+    figures["limits"] = limits._asdict()
+    pugmark = common.store_of(options, place / "store", max(options.threads))
     parquet = population.generate(options, pugmark, place / "events.parquet")
     figures["parquet_bytes"] = parquet.stat().st_size
     figures["load"] = load(options, pugmark, parquet, limits)
@@ -111,24 +83,16 @@ def run(options):
     asked = Asked(as_of // 1_000, options.days, population.first_user(parquet), None)
     figures["runs"] = []
     for threads in options.threads:
-        pugmark = Pugmark(binaries, place / "store", threads, as_of)
+        pugmark = common.store_of(options, place / "store", threads)
         everybody = [side for side in sides(options, pugmark, place, threads, asked, limits)
                      if side.loaded in figures["load"]]
         if options.check:
             return check(options, everybody)
         figures["runs"].append(measured(options, figures, pugmark, everybody, threads))
-    figures["machine"]["load_after"] = os.getloadavg()[0]
-    write(options, figures)
+    figures["machine"]["load_after"] = environment.load()
+    text = report.markdown(figures, charts.draw(figures, options.out))
+    report.finish(options, "comparison", figures, text, "figures")
     return None
-
-
-def write(options, figures):
-    out = options.out or options.work / f"report-{options.events}"
-    text = report.write(figures, out)
-    print(text)
-    if options.publish:
-        report.publish(out, environment.REPOSITORY / "docs/performance.md")
-    say(f"written to {out}")
 
 
 def load(options, pugmark, parquet, limits):
@@ -201,35 +165,35 @@ def measured(options, figures, pugmark, everybody, threads):
     stream = pugmark.stream()
     asked, _ = measure.trials(options, everybody)
     measure.repeat(options, asked)
-    figures["versions"] = {"pugmark": environment.commit(), **{
-        side.worker.engine: side.worker.version() for side in everybody if side.peer}}
+    figures["versions"] |= {
+        side.worker.engine: side.worker.version() for side in everybody if side.peer}
     if options.cold:
         measure.cold(options, everybody, asked)
     for side in everybody:
         side.close()
     questions = measure.summary(asked)
-    add_memory(questions, pugmark, stream, everybody[0].asked)
+    add_memory(questions, [side for side in everybody if not side.peer], stream)
     return {"threads": threads, "stream_bytes_per_second": stream, "questions": questions}
 
 
-def add_memory(questions, pugmark, stream, asked):
+def add_memory(questions, own, stream):
     """Pugmark's heap, and of typed questions the pages they touch, in processes of their own."""
     progress = Progress("memory", len(questions))
     for name, question in questions.items():
         progress.turn(name)
-        own, typed = (question["sides"][side] for side in ("pugmark", "pugmark_typed"))
-        whole = QUESTIONS[name].whole
-        try:
-            if "seconds" in own:
-                memory = pugmark.sql_memory(own["sql"], whole)
-                own["heap_bytes"] = memory["peak_bytes"] - memory["opened_bytes"]
-            if "seconds" in typed:
-                memory = pugmark.memory(typed_name(name, asked), whole)
-                typed["heap_bytes"] = memory["peak_bytes"] - memory["opened_bytes"]
-                typed["touched_bytes"] = memory["touched_bytes"]
-                typed["stream_seconds"] = memory["touched_bytes"] / stream
-                typed["times_stream"] = typed["seconds"] / max(typed["stream_seconds"], 1e-9)
-        except DidNotFinish as why:
-            say(f"memory of {name}: {why}")
+        for side in own:
+            figures = question["sides"][side.name]
+            try:
+                if "seconds" in figures:
+                    figures.update(memory_of(side, name, figures["seconds"], stream))
+            except DidNotFinish as why:
+                say(f"memory of {name}: {why}")
 
 
+def memory_of(side, name, seconds, stream):
+    heap = {"heap_bytes": side.heap_bytes(name)}
+    if side.name != "pugmark_typed":
+        return heap
+    touched = side.touched_bytes(name)
+    return heap | {"touched_bytes": touched, "stream_seconds": touched / stream,
+                   "times_stream": seconds / max(touched / stream, 1e-9)}

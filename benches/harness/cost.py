@@ -1,13 +1,16 @@
 """What a question costs by the number of segments, users, steps, days and threads."""
 
-import json
 import os
 import shutil
 import statistics
 
-from harness import plots, report, trial
-from harness.environment import say
-from harness.statements import WHOLE, normal, pugmark, same
+from harness import common, measure, plots, report
+from harness.child import DidNotFinish
+from harness.common import a_list
+from harness.environment import Progress, load, say, watched
+from harness.questions import QUESTIONS as EVERYTHING
+from harness.questions import normal
+from harness.sql.pugmark import formulations
 
 ABOUT = """Draws what questions cost by the number of segments that the same events lie in, by the
 number of users that they are of, by the steps of a funnel, by the days of a range, and by threads.
@@ -38,11 +41,15 @@ class Chart:
 
     def add(self, label, x, own, statement, whole=False, name=""):
         self.series.setdefault(label, []).append(
-            {"x": x, "ask": lambda: own.sql(statement, whole), "question": name, "runs": []})
+            {"x": x, "own": own, "asked": (statement, whole), "question": name, "runs": []})
 
     def add_questions(self, x, own):
         for name in QUESTIONS:
-            self.add(name, x, own, pugmark(name), name in WHOLE, name)
+            self.add(name, x, own, formulations(name, None)[""], EVERYTHING[name].whole, name)
+
+    def turns(self):
+        return [(label, point, points[0]) for label, points in self.series.items()
+                for point in points]
 
 
 class Stores:
@@ -79,13 +86,13 @@ class Stores:
     def _of(self, kind, threads, commands):
         options = self.options
         path = options.work / f"{kind}-{options.events}-{options.days}-{options.seed}"
-        own = trial.store_of(options, path, threads or options.threads)
+        own = common.store_of(options, path, threads or options.threads)
         if not path.exists():
             # Under another name first: a store that is there is whole.
             unfinished = path.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             for command in commands(own, unfinished):
-                trial.watched(command)
+                watched(command)
             unfinished.rename(path)
         self.open.append(own)
         return own
@@ -170,88 +177,96 @@ CHARTS = {chart.__name__: chart for chart in (segments, users, steps, days, thre
 def add_arguments(parser):
     add = parser.add_argument
     add("--events", type=int, default=10_000_000, help="events of each store [10 million]")
-    add("--charts", default=",".join(CHARTS), help="what to draw [all]")
+    add("--charts", type=a_list(CHARTS), default=list(CHARTS),
+        help=f"what to draw, of {', '.join(CHARTS)} [all]")
     add("--repetitions", type=int, default=5, help="timed askings of each question [5]")
     add("--threads", type=int, default=2, help="threads of a question [2]")
-    trial.add_common(parser, "cost")
+    common.add_common(parser, "cost")
+    common.add_limit(parser)
+    common.add_keep(parser)
 
 
 def run(options):
-    trial.prepare(options)
-    chosen = options.charts.split(",")
-    if options.publish and set(chosen) != set(CHARTS):
+    if options.publish and set(options.charts) != set(CHARTS):
         raise SystemExit("--publish needs all charts")
-    figures = trial.head(events=options.events, days=options.days, seed=options.seed,
-                         threads=options.threads, repetitions=options.repetitions)
+    common.prepare(options)
+    figures = common.head(options, "events", "threads", "repetitions", "limit")
     stores = Stores(options)
     try:
-        figures["charts"] = [_measure(options, name, stores) for name in chosen]
+        figures["charts"] = [_measure(options, name, stores) for name in options.charts]
     finally:
         stores.close(all_of_them=True)
-    _write(options, figures)
+    figures["machine"]["load_after"] = load()
+    _draw(options.out, figures)
+    report.finish(options, "cost", figures, _markdown(figures), "cost figures")
 
 
 def _measure(options, name, stores):
     """Makes the stores of a drawing, asks everything in turns, deletes them."""
     say(f"making stores: {name}")
     chart = CHARTS[name](options, stores)
+    turns = chart.turns()
+    progress = Progress("asking", options.repetitions * len(turns))
     try:
-        for repetition in range(options.repetitions):
-            say(f"asking, {repetition + 1} of {options.repetitions}: {name}")
-            for label, points in chart.series.items():
-                for point in points:
-                    _ask_once(chart, label, point, points[0])
+        for _ in range(options.repetitions):
+            for label, point, first in turns:
+                progress.turn(f"{name}, {label}, {point['x']} {chart.x_label}")
+                _ask_once(options, chart, point, first)
     finally:
         stores.close()
-    return {
-        "name": chart.name, "title": chart.title, "x_label": chart.x_label, "log_x": chart.log_x,
-        "series": {label: [{"x": point["x"], "runs": point["runs"],
-                            "seconds": statistics.median(point["runs"])} for point in points]
-                   for label, points in chart.series.items()},
-    }
+    series = {label: list(map(_summed_up, points)) for label, points in chart.series.items()}
+    return {"name": chart.name, "title": chart.title, "x_label": chart.x_label,
+            "log_x": chart.log_x, "series": series}
 
 
-def _ask_once(chart, label, point, first):
+def _ask_once(options, chart, point, first):
     """One timed asking. Where the same events are asked, the first answer is everyone's."""
-    rows, seconds = trial.hot(point["ask"])
-    point["runs"].append(seconds)
-    if not chart.alike:
+    if "did_not_finish" in point:
         return
-    rows = normal(point["question"], rows)
-    if not same(first.setdefault("answer", rows), rows):
-        raise SystemExit(f"{label}: another answer at {point['x']} {chart.x_label} "
-                         f"than at {first['x']}")
+    try:
+        reply = measure.hot(lambda: point["own"].sql(*point["asked"], options.limit))
+    except DidNotFinish as why:
+        say(f"did not finish: {why}")
+        point["did_not_finish"] = str(why)
+        return
+    point["runs"].append(reply.seconds)
+    if chart.alike:
+        reply.rows = normal(point["question"], reply.rows)
+        expected = first.setdefault("answer", reply.rows)
+        measure.check(point["question"], expected, reply, f"{point['x']} {chart.x_label}")
 
 
-def _write(options, figures):
-    folder = options.out / "plots"
+def _summed_up(point):
+    """What is kept of a point."""
+    if "did_not_finish" in point:
+        return {"x": point["x"], "did_not_finish": point["did_not_finish"]}
+    return {"x": point["x"], "runs": point["runs"], "seconds": statistics.median(point["runs"])}
+
+
+def _draw(out, figures):
     for chart in figures["charts"]:
-        series = {label: [(point["x"], point["seconds"]) for point in points]
+        series = {label: [(point["x"], point["seconds"]) for point in points if "seconds" in point]
                   for label, points in chart["series"].items()}
-        ticks = [x for x, _ in next(iter(series.values()))]
-        plots.lines(folder / f"cost-{chart['name']}.svg", chart["title"], chart["x_label"], series,
+        ticks = [point["x"] for point in next(iter(chart["series"].values()))]
+        plots.lines(out / f"cost-{chart['name']}.svg", chart["title"], chart["x_label"], series,
                     log_x=chart["log_x"], ticks=ticks)
-    text = _markdown(figures)
-    (options.out / "cost.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (options.out / "cost.md").write_text(text, encoding="utf-8")
-    print(text)
-    if options.publish:
-        names = [f"cost-{chart['name']}" for chart in figures["charts"]]
-        plots.publish(folder, names, trial.PAGE.parent)
-        report.publish(text, trial.PAGE, "cost figures")
-    say(f"written to {options.out}")
 
 
 def _markdown(figures):
-    lines = [f"{figures['events']:,} events over {figures['days']} days, seed {figures['seed']}; "
+    parts = [f"{figures['events']:,} events over {figures['days']} days, seed {figures['seed']}; "
              f"{figures['threads']} threads where nothing else is said; median of "
-             f"{figures['repetitions']}, hot, in turns; {trial.made_on(figures)} Times are ms."]
+             f"{figures['repetitions']}, hot, in turns; {report.made_on(figures)} Times are ms."]
     for chart in figures["charts"]:
         points = next(iter(chart["series"].values()))
-        lines += ["", f"![{chart['title']}](plots/cost-{chart['name']}.svg)", "",
-                  f"| {chart['x_label']} | " + " | ".join(f"{point['x']:,}" for point in points)
-                  + " |", "|---|" + "--:|" * len(points)]
-        for label, points in chart["series"].items():
-            times = " | ".join(report.ms(point["seconds"]) for point in points)
-            lines.append(f"| {label} | {times} |")
-    return "\n".join(lines) + "\n"
+        rows = [[label, *map(report.cell, points)] for label, points in chart["series"].items()]
+        parts += [report.link(f"cost-{chart['name']}"),
+                  report.table([chart["x_label"], *(f"{point['x']:,}" for point in points)], rows),
+                  _unfinished(chart)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _unfinished(chart):
+    return "\n".join(
+        f"* {label}, {point['x']:,} {chart['x_label']}, did not finish "
+        f"({point['did_not_finish']})" for label, points in chart["series"].items()
+        for point in points if "did_not_finish" in point)

@@ -4,12 +4,16 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PINNED = ("chdb==4.4.0", "duckdb==2.0.0", "polars==2.1.0", "datafusion==55.0.0",
           "pyarrow==26.0.1", "matplotlib==3.11.2")
+
+# How often the memory of a watched child is looked at.
+LOOK_SECONDS = 0.01
 
 
 def enter_venv(chosen):
@@ -72,20 +76,55 @@ def build():
     return target / "release"
 
 
-def timed(command):
-    """Runs a child; its seconds, processor seconds, peak resident bytes."""
+def watched(command):
+    """Runs a child to its end: seconds, memory, and bytes written to the disk; and its output.
+
+    `peak_rss_bytes` counts pages of mapped files, which the kernel takes back when it needs them;
+    `peak_heap_bytes` is what belongs to no file. Both are looked at every 10 ms: what the kernel
+    tells in the end, `ru_maxrss`, is never less than this process had when it forked."""
     begun = time.perf_counter()
-    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
+    child = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, text=True)
+    peaks, done = {"VmHWM:": 0, "RssAnon:": 0}, threading.Event()
+    watcher = threading.Thread(target=_watch, args=(child.pid, peaks, done))
+    watcher.start()
+    output = child.stdout.read()
+    # Ended, but not yet forgotten by the kernel: its figures can still be read.
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     seconds = time.perf_counter() - begun
+    done.set()
+    watcher.join()
+    disk = io_bytes(child.pid)
+    _, status, usage = os.wait4(child.pid, 0)
+    child.stdout.close()
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode != 0:
         raise SystemExit(f"{command[0]} failed with status {child.returncode}")
     return {
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_rss_bytes": usage.ru_maxrss * 1024,
-    }
+        "seconds": seconds, "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_rss_bytes": peaks["VmHWM:"], "peak_heap_bytes": peaks["RssAnon:"],
+        "written_bytes": disk["write_bytes"] - disk["cancelled_write_bytes"],
+    }, output
+
+
+def _watch(pid, peaks, done):
+    while not done.wait(LOOK_SECONDS):
+        found = kernel_bytes(f"/proc/{pid}/status", peaks)
+        peaks.update({field: max(peaks[field], figure) for field, figure in found.items()})
+
+
+def kernel_bytes(path, fields):
+    """Those of the fields that the kernel has, which it has not of a process that ended."""
+    try:
+        with open(path, encoding="utf-8") as lines:
+            words = [line.split() for line in lines]
+    except (FileNotFoundError, ProcessLookupError):
+        return {}
+    return {line[0]: int(line[1]) * 1024 for line in words if line and line[0] in fields}
+
+
+def available_bytes():
+    """Memory that the page cache may take."""
+    return kernel_bytes("/proc/meminfo", ("MemAvailable:",))["MemAvailable:"]
 
 
 def directory_bytes(directory):
@@ -100,6 +139,11 @@ def io_bytes(pid):
         return {name: int(figure) for name, figure in (line.split(": ") for line in lines)}
 
 
+def load():
+    """How busy the machine is."""
+    return os.getloadavg()[0]
+
+
 def machine():
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     model = ""
@@ -110,7 +154,7 @@ def machine():
         "cores": os.cpu_count(),
         "memory_bytes": memory,
         "kernel": platform.release(),
-        "load_before": os.getloadavg()[0],
+        "load_before": load(),
     }
 
 

@@ -4,8 +4,9 @@ import json
 import shutil
 import statistics
 
-from harness import plots, report, trial
-from harness.environment import directory_bytes, say
+from harness import common, environment, plots, population, report
+from harness.common import a_list
+from harness.environment import Progress
 
 ABOUT = """Measures how events come in: a Parquet file through the import command, without and with
 message ids, and streams of batches of 500 events from one writer and from several, with each
@@ -32,28 +33,30 @@ def add_arguments(parser):
     add("--events", type=int, default=10_000_000,
         help="events of the file and of each stream [10 million]")
     add("--rows", type=int, default=500, help="events of an appended batch [500]")
-    add("--writers", default="1,4", help="writers of a stream [1,4]")
-    add("--durabilities", default=",".join(DURABILITIES), help="promises to try [all]")
+    add("--writers", type=a_list([], int), default=[1, 4], metavar="N,…",
+        help="writers of a stream [1,4]")
+    add("--durabilities", type=a_list(DURABILITIES), default=list(DURABILITIES),
+        help=f"promises to try, of {', '.join(DURABILITIES)} [all]")
     add("--interval-millis", type=int, default=100, help="of the durability `interval` [100]")
     add("--repetitions", type=int, default=3, help="times that everything is loaded [3]")
-    trial.add_common(parser, "ingest")
+    common.add_common(parser, "ingest")
+    common.add_keep(parser)
 
 
 def run(options):
-    trial.prepare(options)
-    figures = trial.head(events=options.events, rows=options.rows, days=options.days,
-                         seed=options.seed, interval_millis=options.interval_millis,
-                         repetitions=options.repetitions)
-    own = trial.store_of(options, options.work / "store", 1)
+    common.prepare(options)
+    figures = common.head(options, "events", "rows", "interval_millis", "repetitions")
+    own = common.store_of(options, options.work / "store", 1)
     files = _files(options, own)
     loads = {name: (lambda command=command: _load(own, command), {"kind": "file", "raw": raw})
              for name, command, raw in _imports(own, files)}
     loads |= _streams(options, own)
     runs = {name: [] for name in loads}
+    progress = Progress("loading", options.repetitions * len(loads))
     try:
-        for repetition in range(options.repetitions):
+        for _ in range(options.repetitions):
             for name, (load, _) in loads.items():
-                say(f"{repetition + 1} of {options.repetitions}: {name}")
+                progress.turn(name)
                 runs[name].append(load())
     finally:
         shutil.rmtree(own.store, ignore_errors=True)
@@ -61,15 +64,15 @@ def run(options):
             for file, _ in files:
                 file.unlink(missing_ok=True)
     figures["loads"] = {name: _summary(loads[name][1], runs[name]) for name in loads}
-    _write(options, figures)
+    figures["machine"]["load_after"] = environment.load()
+    _draw(options.out, figures)
+    report.finish(options, "ingest", figures, _markdown(figures), "ingest figures")
 
 
 def _files(options, own):
     """The population as a file, and again with a message id in each row; with their raw bytes."""
     plain = options.work / f"events-{options.events}-{options.days}-{options.seed}.parquet"
-    if not plain.exists():
-        say(f"generating {plain}")
-        own.generate(plain, options.events, options.days, options.seed)
+    population.generate(options, own, plain)
     with_ids = plain.with_suffix(".ids.parquet")
     return [(plain, _rewritten(plain, None)), (with_ids, _rewritten(plain, with_ids))]
 
@@ -109,47 +112,46 @@ def _raw_bytes(column):
 
 
 def _imports(own, files):
-    command = [own.program, "import", "--store", own.store, "--user", "user_id", "--time", "time",
-               "--event", "event"]
     (plain, raw), (with_ids, raw_with_ids) = files
-    yield "Parquet", [*command, plain], raw
-    yield "Parquet, message ids", [*command, "--message-id", "message_id", with_ids], raw_with_ids
+    yield "Parquet", own.importing(plain), raw
+    identified = own.importing("--message-id", "message_id", with_ids)
+    yield "Parquet, message ids", identified, raw_with_ids
 
 
 def _streams(options, own):
     """Name -> how to load it, and what it is."""
     streams = {}
-    for stream, (late, message_ids) in STREAMS.items():
-        for writers in map(int, options.writers.split(",")):
-            for durability in options.durabilities.split(","):
-                command = [
-                    own.bench, "append", "--store", own.store,
-                    "--batches", options.events // options.rows, "--rows", options.rows,
-                    "--writers", writers, "--durability", durability,
-                    "--interval-millis", options.interval_millis, "--late", late,
-                    "--message-ids", str(message_ids).lower(), "--seed", options.seed]
+    for stream in STREAMS:
+        for writers in options.writers:
+            for durability in options.durabilities:
+                command = _append(options, own, stream, writers, durability)
                 named = DURABILITIES[durability].format(options.interval_millis)
-                name = f"{stream}, {writers} writer{'s' * (writers > 1)}, {named}"
                 what = {"kind": "stream", "stream": stream, "writers": writers,
                         "durability": named}
-                streams[name] = (lambda command=command: _load(own, command), what)
+                streams[f"{stream}, {_writers(writers)}, {named}"] = (
+                    lambda command=command: _load(own, command), what)
     return streams
+
+
+def _append(options, own, stream, writers, durability):
+    late, message_ids = STREAMS[stream]
+    return [own.bench, "append", "--store", own.store,
+            "--batches", options.events // options.rows, "--rows", options.rows,
+            "--writers", writers, "--durability", durability,
+            "--interval-millis", options.interval_millis, "--late", late,
+            "--message-ids", str(message_ids).lower(), "--seed", options.seed]
+
+
+def _writers(number):
+    return f"{number} writer{'s' * (number > 1)}"
 
 
 def _load(own, command):
     """Loads into a new store and compacts it; what both took."""
-    shutil.rmtree(own.store, ignore_errors=True)
-    load = trial.watched(command)
-    output = load.pop("output")
+    load, output = own.load_by(command)
     if command[1] == "append":
-        load["process_seconds"] = load["seconds"]
-        load |= json.loads(output)
-    load["before_compaction_bytes"] = directory_bytes(own.store)
-    compaction = trial.watched([own.program, "compact", "--store", own.store])
-    del compaction["output"]
-    opened = own.open()
-    return load | {"compaction": compaction, "bytes": directory_bytes(own.store),
-                   "stored": opened["events"]}
+        load = load | {"process_seconds": load["seconds"]} | json.loads(output)
+    return load | {"stored": own.open()["events"]}
 
 
 def _summary(what, runs):
@@ -169,59 +171,54 @@ def _summary(what, runs):
     }
 
 
-def _write(options, figures):
-    text = _markdown(figures)
-    (options.out / "ingest.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (options.out / "ingest.md").write_text(text, encoding="utf-8")
-    _draw(options.out / "plots", figures)
-    print(text)
-    if options.publish:
-        plots.publish(options.out / "plots", ("ingest",), trial.PAGE.parent)
-        report.publish(text, trial.PAGE, "ingest figures")
-    say(f"written to {options.out}")
-
-
-def _draw(folder, figures):
+def _draw(out, figures):
     streams = [one for one in figures["loads"].values() if one["kind"] == "stream"]
-    labels = list(dict.fromkeys(f"{one['writers']} writer{'s' * (one['writers'] > 1)}, "
-                                f"{one['durability']}" for one in streams))
+    labels = list(dict.fromkeys(f"{_writers(one['writers'])}, {one['durability']}"
+                                for one in streams))
     of = lambda figure: {name: [figure(one) for one in streams if one["stream"] == name]
                          for name in STREAMS}
-    plots.bars(folder / "ingest.svg", f"streams of batches of {figures['rows']} events", [
-        ("thousand events a second", labels, of(lambda one: one["events_per_second"] / 1e3), None),
-        ("99 of 100 appends take at most, ms", labels, of(lambda one: one["p99_seconds"] * 1e3),
-         None)])
+    plots.bars(out / "ingest.svg", f"streams of batches of {figures['rows']} events", [
+        plots.Panel("thousand events a second", labels,
+                    of(lambda one: one["events_per_second"] / 1e3)),
+        plots.Panel("99 of 100 appends take at most, ms", labels,
+                    of(lambda one: one["p99_seconds"] * 1e3))])
 
 
 def _markdown(figures):
     loads = figures["loads"]
     head = (f"{figures['events']:,} events, the file's over {figures['days']} days, seed "
             f"{figures['seed']}; batches of {figures['rows']}; the run with the median speed of "
-            f"{figures['repetitions']}; {trial.made_on(figures)}")
-    lines = [head, "",
-             "| from a file | events a second | peak MiB | of it heap | written / kept "
-             "| written / raw | bytes an event |", "|---|" + "--:|" * 6]
-    for name, one in loads.items():
-        if one["kind"] == "file":
-            lines.append(f"| {name} | {one['events_per_second']:,.0f} | {_disk_and_memory(one)} |")
-    lines += ["", "| stream | writers | durability | events a second | until flushed "
-              "| append ms, median | p99 | longest | peak MiB | of it heap | written / kept "
-              "| written / raw | bytes an event |", "|---|--:|---|" + "--:|" * 10]
-    for one in loads.values():
-        if one["kind"] == "stream":
-            rates = f"{one['events_per_second']:,.0f} | {one['flushed_per_second']:,.0f}"
-            times = " | ".join(report.ms(one[f"{which}_seconds"])
-                               for which in ("p50", "p99", "max"))
-            lines.append(f"| {one['stream']} | {one['writers']} | {one['durability']} | {rates} "
-                         f"| {times} | {_disk_and_memory(one)} |")
-    making = sum(one["making_seconds"] for one in loads.values() if one["kind"] == "stream")
-    cpu = sum(one["cpu_seconds"] for one in loads.values() if one["kind"] == "stream")
-    lines += ["", f"Of the processor time of the streams {making / cpu:.0%} went into making the "
-              "events.", "", "![Streams](plots/ingest.svg)"]
-    return "\n".join(lines) + "\n"
+            f"{figures['repetitions']}; {report.made_on(figures)}")
+    files = {name: one for name, one in loads.items() if one["kind"] == "file"}
+    streams = [one for one in loads.values() if one["kind"] == "stream"]
+    share = sum(one["making_seconds"] for one in streams) \
+        / sum(one["cpu_seconds"] for one in streams)
+    return "\n\n".join([
+        head, _files_table(files), _streams_table(streams),
+        f"Of the processor time of the streams {share:.0%} went into making the events.",
+        report.link("ingest")]) + "\n"
 
 
-def _disk_and_memory(one):
-    return (f"{one['peak_rss_bytes'] / MIB:.0f} | {one['peak_heap_bytes'] / MIB:.0f} "
-            f"| {one['written_over_final']:.1f} | {one['written_over_raw']:.2f} "
-            f"| {one['bytes'] / one['stored']:.2f}")
+KEPT = ("peak MiB", "of it heap", "written / kept", "written / raw", "bytes an event")
+
+
+def _files_table(files):
+    return report.table(["from a file", "events a second", *KEPT], [
+        [name, f"{one['events_per_second']:,.0f}", *_kept(one)] for name, one in files.items()])
+
+
+def _streams_table(streams):
+    heads = ["stream", "writers", "durability", "events a second", "until flushed",
+             "append ms, median", "p99", "longest", *KEPT]
+    rows = [[one["stream"], str(one["writers"]), one["durability"],
+             f"{one['events_per_second']:,.0f}", f"{one['flushed_per_second']:,.0f}",
+             *(report.ms(one[f"{which}_seconds"]) for which in ("p50", "p99", "max")),
+             *_kept(one)] for one in streams]
+    return report.table(heads, rows, (0, 2))
+
+
+def _kept(one):
+    """Memory, and what was written of what stays."""
+    return (report.mib(one["peak_rss_bytes"]), report.mib(one["peak_heap_bytes"]),
+            f"{one['written_over_final']:.1f}", f"{one['written_over_raw']:.2f}",
+            f"{one['bytes'] / one['stored']:.2f}")

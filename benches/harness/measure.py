@@ -21,8 +21,8 @@ HOPELESS = 1.5
 HOPELESS_ANYWHERE = 2
 
 
-class Differs(Exception):
-    """Two engines do not give one answer."""
+class Differs(SystemExit):
+    """Two engines do not give one answer, which ends whatever is measured."""
 
 
 class Trial:
@@ -38,26 +38,43 @@ class Trial:
         return self.rows is not None
 
     def visit(self, formulation, best=None, watch=False, check=lambda reply: None):
-        """One asking that is timed when it is hot: after `WARM_UP_SECONDS` of the same the
-        processor's caches and clock are the question's own, whatever was asked before. The heap is that of the
-        first asking, which is also all of a formulation that cannot be the best."""
-        begun = time.monotonic()
-        first = reply = self.side.ask(self.question, formulation, watch)
+        """One hot asking. The heap is that of the first asking, which is also all of a formulation
+        that cannot be the best."""
+        first = self.side.ask(self.question, formulation, watch)
         check(first)
-        hopeless = best is not None and first.seconds > HOPELESS * best + 0.01
-        warm = first.seconds >= SLOW_SECONDS or hopeless
-        while not warm:
-            warm = time.monotonic() - begun >= WARM_UP_SECONDS
-            reply = self.side.ask(self.question, formulation)
+        if best is not None and first.seconds > HOPELESS * best + 0.01:
+            return first
+        reply = hot(lambda: self.side.ask(self.question, formulation), first)
         reply.heap_bytes = first.heap_bytes
         return reply
 
     def again(self):
-        self.take(self.visit(self.figures["formulation"]))
+        """One more run, whose answer is that of the first."""
+        insist = lambda reply: check(self.question, self.rows, reply, self.side.title)
+        try:
+            self.take(self.visit(self.figures["formulation"], check=insist))
+        except DidNotFinish as why:
+            self.figures["did_not_finish"] = str(why)
+            self.rows = None
 
     def take(self, reply):
         self.figures["runs"].append(reply.seconds)
         self.figures["cpu_runs"].append(reply.cpu_seconds)
+        if reply.read_bytes is not None:
+            self.figures.setdefault("read_runs", []).append(reply.read_bytes)
+
+
+def hot(ask, first=None):
+    """The reply of an asking that is timed when it is hot: after `WARM_UP_SECONDS` of the same the
+    processor's caches and clock are the question's own, whatever was asked before. `first` is the
+    reply of one that has just been."""
+    reply = first or ask()
+    until = time.monotonic() + WARM_UP_SECONDS - reply.seconds
+    warm = reply.seconds >= SLOW_SECONDS
+    while not warm:
+        warm = time.monotonic() >= until
+        reply = ask()
+    return reply
 
 
 def check(question, expected, reply, whose):
@@ -105,23 +122,24 @@ def trials(options, sides, hot=True):
     progress = Progress("trying", len(options.questions))
     for question in options.questions:
         progress.turn(question)
-        asked[question], expected, hopeless = [], None, {}
+        asked[question], expected, hopeless = [], {}, {}
         for side in sides:
             trial = Trial(side, question)
             asked[question].append(trial)
             try:
                 slow = hopeless.setdefault(side.group, set())
-                try_all(trial, expected, hot, slow if hot else ())
+                try_all(trial, expected.get(side.events), hot, slow if hot else ())
                 slow |= {name for name, seconds in trial.figures.get("tried", {}).items()
                          if seconds > HOPELESS_ANYWHERE * min(trial.figures["runs"])}
             except Differs as difference:
                 if hot:
-                    raise SystemExit(str(difference)) from None
+                    raise
                 say(str(difference))
                 differences.append(str(difference))
             if trial.figures.get("failed"):
                 say(f"{question}: {side.title}: {trial.figures['failed']}")
-            expected = trial.rows if expected is None else expected
+            if trial.answered:
+                expected.setdefault(side.events, trial.rows)
     return asked, differences
 
 
@@ -133,11 +151,7 @@ def repeat(options, asked):
             progress.turn(f"{question}, run {repetition} of {options.repetitions}")
             for trial in row:
                 if worth_repeating(options, trial, row):
-                    try:
-                        trial.again()
-                    except DidNotFinish as why:
-                        trial.figures["did_not_finish"] = str(why)
-                        trial.rows = None
+                    trial.again()
 
 
 def worth_repeating(options, trial, row):

@@ -1,6 +1,8 @@
 """The generated events: their times, their steps, and the files they are kept in."""
 
-from harness.environment import say, timed
+import subprocess
+
+from harness.environment import say
 
 START_MICROS = 1_735_689_600_000_000
 DAY_MICROS = 86_400_000_000
@@ -39,7 +41,7 @@ def first_user(parquet):
 
 def read_once(parquet):
     """So that no engine pays for the disk."""
-    timed(["cat", parquet])
+    subprocess.run(["cat", parquet], stdout=subprocess.DEVNULL, check=True)
 
 
 def narrow(file, time="TIMESTAMP_MS"):

@@ -1,12 +1,14 @@
 """The figures as Markdown, ratios first, as JSON, and as charts."""
 
 import json
+import re
 import shutil
 
-from harness import charts
 from harness.clickhouse import LAYOUTS
+from harness.environment import REPOSITORY, say
 from harness.questions import LEAST_OF_BITMAPS, QUESTIONS, wanted
 
+PAGE = REPOSITORY / "docs/performance.md"
 MIB = 1 << 20
 GROUPS = {"clickhouse": "ClickHouse", "bitmaps": "groupBitmap", "duckdb": "DuckDB",
           "polars": "Polars", "datafusion": "DataFusion"}
@@ -21,26 +23,29 @@ LOADED = {"pugmark": "Pugmark (all files: indexes, ids, log)",
           "duckdb": "DuckDB", "sorted": "Parquet by user and time, for Polars and DataFusion"}
 
 
-def write(figures, out):
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "comparison.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    names = charts.draw(figures, out)
-    text = markdown(figures, names)
-    (out / "comparison.md").write_text(text, encoding="utf-8")
-    return text
+def finish(options, name, figures, text, marks):
+    """Writes figures and their report, shows it, and puts it into the page if that is wanted."""
+    figures = json.dumps(figures, indent=1) + "\n"
+    (options.out / f"{name}.json").write_text(figures, encoding="utf-8")
+    (options.out / f"{name}.md").write_text(text, encoding="utf-8")
+    print(text)
+    if options.publish:
+        publish(options.out, name, marks)
+    say(f"written to {options.out}")
 
 
-def publish(out, page, marks="figures"):
-    """Puts the tables between the marks of a page, and the charts beside it."""
-    plots = page.parent / "plots"
+def publish(out, name, marks):
+    """Puts a report between the marks of the page, and its charts beside it."""
+    plots = PAGE.parent / "plots"
     plots.mkdir(exist_ok=True)
-    for chart in sorted(out.glob("*.svg")):
-        shutil.copyfile(chart, plots / chart.name)
-    text = (out / "comparison.md").read_text(encoding="utf-8").replace("](", "](plots/")
+    text = (out / f"{name}.md").read_text(encoding="utf-8")
+    for chart in re.findall(r"\]\((.*\.svg)\)", text):
+        shutil.copyfile(out / chart, plots / chart)
+    text = text.replace("](", "](plots/")
     begin, end = f"<!-- {marks} -->\n", f"<!-- end of {marks} -->"
-    before, rest = page.read_text(encoding="utf-8").split(begin)
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
     _, after = rest.split(end)
-    page.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 
 
 def markdown(figures, names):
@@ -56,26 +61,38 @@ def markdown(figures, names):
 
 
 def head(figures):
-    machine = figures["machine"]
-    versions = ", ".join(f"{GROUPS.get(name, 'Pugmark')} {version}"
-                         for name, version in figures["versions"].items())
     threads = " and ".join(str(run["threads"]) for run in figures["runs"])
     return (
         f"{figures['events']:,} events of {figures['users']:,} users over {figures['days']} days, "
-        f"seed {figures['seed']}; {machine['processor']}, {machine['cores']} cores, "
-        f"{machine['memory_bytes'] / (1 << 30):.0f} GiB; {threads} threads; "
-        f"median of {figures['repetitions']}, interleaved, hot; {versions}; "
+        f"seed {figures['seed']}; {threads} threads; median of {figures['repetitions']}, "
+        f"interleaved, hot; {made_on(figures)}")
+
+
+def made_on(figures):
+    """The end of a report's first line: on what, with what, when how busy."""
+    machine = figures["machine"]
+    versions = ", ".join(f"{GROUPS.get(name, 'Pugmark')} {version}"
+                         for name, version in figures["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, "
+        f"{machine['memory_bytes'] / (1 << 30):.0f} GiB; {versions}; "
         f"load {machine['load_before']:.1f} before, {machine['load_after']:.1f} after.")
 
 
 def links(names, run):
     own = [name for name in names if f"-{run['threads']}-" in name]
-    return "\n".join(f"![{name}]({name}.svg)" for name in own)
+    return "\n".join(link(name) for name in own)
 
 
-def table(heads, rows):
-    """Markdown; what stands in the first column is text."""
-    lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
+def link(name):
+    """A chart in a report."""
+    return f"![{name}]({name}.svg)"
+
+
+def table(heads, rows, texts=(0,)):
+    """Markdown; columns are numbers, but those of the places `texts`."""
+    rules = ["---" if place in texts else "--:" for place in range(len(heads))]
+    lines = [f"| {' | '.join(heads)} |", f"|{'|'.join(rules)}|"]
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 

@@ -4,10 +4,13 @@ import json
 import shutil
 import statistics
 
-from harness import plots, report, trial
-from harness.environment import directory_bytes, say
+from harness import common, measure, plots, population, report
+from harness.child import DidNotFinish
+from harness.common import a_list
+from harness.environment import Progress, available_bytes, directory_bytes, load, say, watched
 from harness.questions import QUESTIONS
-from harness.statements import STATEMENTS, WHOLE, normal, pugmark, same
+from harness.sides import Limits, PugmarkSql, PugmarkTyped
+from harness.sql import Asked
 
 ABOUT = """Asks stores of several sizes the same questions, in turns. Generates a population of each
 size straight into a store and compacts it, notes how fast that went and what memory it took, opens
@@ -31,20 +34,25 @@ MIB = 1 << 20
 
 def add_arguments(parser):
     add = parser.add_argument
-    add("--sizes", default="100000000,1000000000",
+    add("--sizes", type=a_list([], int), default=[100_000_000, 1_000_000_000], metavar="N,…",
         help="events of each store [100 million, 1 billion]")
+    add("--questions", type=a_list(QUESTIONS), default=list(QUESTIONS), help="to ask [all]")
     add("--repetitions", type=int, default=5, help="timed askings of each question [5]")
+    add("--patience", type=float, default=60, metavar="S",
+        help="who was timed for so long at a question is not asked it again [60]")
     add("--threads", type=int, default=2, help="threads of a question [2]")
-    trial.add_common(parser, "scale")
+    common.add_common(parser, "scale")
+    common.add_limit(parser)
+    common.add_keep(parser)
 
 
 def run(options):
-    trial.prepare(options)
-    sizes = sorted({int(size) for size in options.sizes.split(",")})
+    sizes = sorted(set(options.sizes))
     if len(sizes) < 2:
         raise SystemExit("--sizes takes at least two sizes, as 1000000,10000000")
-    figures = trial.head(sizes=sizes, days=options.days, seed=options.seed,
-                         threads=options.threads, repetitions=options.repetitions)
+    common.prepare(options)
+    figures = common.head(options, "threads", "repetitions", "patience", "limit")
+    figures["sizes"] = sizes
     stores = {size: _store(options, size) for size in sizes}
     _check_room(options, stores)
     try:
@@ -58,12 +66,14 @@ def run(options):
                 shutil.rmtree(own.store, ignore_errors=True)
                 _kept(own).unlink(missing_ok=True)
     figures["marks"] = _marks(figures)
-    _write(options, figures)
+    figures["machine"]["load_after"] = load()
+    _draw(options.out, figures)
+    report.finish(options, "scale", figures, _markdown(figures), "scale figures")
 
 
 def _store(options, size):
     path = options.work / f"store-{size}-{options.days}-{options.seed}"
-    return trial.store_of(options, path, options.threads)
+    return common.store_of(options, path, options.threads)
 
 
 def _kept(own):
@@ -86,15 +96,15 @@ def _make(options, size, own):
         return json.loads(_kept(own).read_text(encoding="utf-8"))
     shutil.rmtree(own.store, ignore_errors=True)
     say(f"generating {size:,} events")
-    load = trial.watched([own.program, "generate", "--store", own.store, "--events", size,
+    loading, _ = watched([own.program, "generate", "--store", own.store, "--events", size,
                           "--days", options.days, "--seed", options.seed])
     say(f"compacting {size:,} events")
-    compaction = trial.watched([own.program, "compact", "--store", own.store])
+    compaction = own.compact()
     openings = [own.open() for _ in range(OPENINGS)]
     if openings[0]["events"] != size:
         raise SystemExit(f"the store has {openings[0]['events']} of {size} events")
     made = {
-        "load": load, "compaction": compaction, "events_per_second": size / load["seconds"],
+        "load": loading, "compaction": compaction, "events_per_second": size / loading["seconds"],
         "bytes": directory_bytes(own.store), "opened": openings[0],
         "open_seconds": statistics.median(opening["seconds"] for opening in openings),
     }
@@ -105,88 +115,100 @@ def _make(options, size, own):
 def _cache(figures):
     """Whether all stores fit into memory side by side."""
     stores = sum(made["bytes"] for made in figures["stores"].values())
-    available = trial.available_bytes()
+    available = available_bytes()
     return {"store_bytes": stores, "available_bytes": available, "fits": stores <= available}
 
 
 def _ask(options, stores):
-    """Asks everything of every size in turn; figures by question and size."""
-    questions = [("plan", name, text) for name, (text, _) in QUESTIONS.items()]
-    questions += [("SQL", name, text) for name, (text, _) in STATEMENTS.items()]
-    asked = [{"through": through, "name": name, "text": text,
-              "sizes": {size: {"runs": [], "read_bytes": []} for size in stores}}
-             for through, name, text in questions]
-    for repetition in range(options.repetitions):
-        say(f"asking everything, {repetition + 1} of {options.repetitions}")
-        for question in asked:
-            for size, own in stores.items():
-                _ask_once(question, question["sizes"][size], own)
+    """Asks everything of every size in turn; figures by question, way of asking, and size."""
+    asked_of = {size: _asked(options, own) for size, own in stores.items()}
+    sides = [_side(options, kind, size, own, asked_of[size])
+             for kind in (PugmarkSql, PugmarkTyped) for size, own in stores.items()]
+    asked, _ = measure.trials(options, sides)
+    measure.repeat(options, asked)
     for own in stores.values():
         own.close()
-    smallest = min(stores)
-    for question in asked:
-        say(f"heap: {question['name']}, {question['through']}")
-        for size, own in stores.items():
-            _summarise(question, question["sizes"][size], own)
-        sizes = question["sizes"]
-        question["ratios"] = {size: sizes[size]["seconds"] / sizes[smallest]["seconds"]
-                              for size in sizes}
-    return asked
+    progress = Progress("memory", len(asked))
+    for name, row in asked.items():
+        progress.turn(name)
+        for trial in row:
+            _finish(trial)
+    return [_figures(name, through, {trial.side.events: trial.figures for trial in trials})
+            for name, row in asked.items() for through, trials in _ways(row).items()]
 
 
-def _ask_once(question, figures, own):
-    """One timed asking, whose answer is always the same."""
-    name, before = question["name"], [0]
-
-    def ask():
-        before[0] = own.read_bytes()
-        return _put(question, own)
-    got, seconds = trial.hot(ask)
-    figures["runs"].append(seconds)
-    figures["read_bytes"].append(own.read_bytes() - before[0])
-    got = normal(name, got) if question["through"] == "SQL" else got
-    expected = figures.setdefault("answer", got)
-    alike = same(expected, got) if question["through"] == "SQL" else expected == got
-    if not alike:
-        raise SystemExit(f"{name}: another answer than the first time")
+def _asked(options, own):
+    """What is asked of one store: the trail is of somebody whom it knows."""
+    rows = own.sql("SELECT user_id FROM events LIMIT 1", whole=True).rows
+    present = population.as_of_micros(options.days) // 1_000
+    return Asked(present, options.days, rows[0][0], None)
 
 
-def _put(question, own):
-    if question["through"] == "plan":
-        return own.ask(question["name"])
-    return own.sql(pugmark(question["name"]), question["name"] in WHOLE)
+def _side(options, kind, size, own, asked):
+    side = kind(own, asked, Limits(options.limit, None))
+    side.events = size
+    return side
 
 
-def _summarise(question, figures, own):
-    name = question["name"]
-    del figures["answer"]
+def _finish(trial):
+    """Sums up the runs of a question that was answered; its heap, in a process of its own."""
+    figures = trial.figures
+    if not trial.answered:
+        return
     figures["seconds"] = statistics.median(figures["runs"])
-    figures["read"] = statistics.median(figures["read_bytes"]) > 0
-    figures["heap_bytes"] = own.heap(name) if question["through"] == "plan" else \
-        own.sql_heap(pugmark(name), name in WHOLE)
+    figures["read"] = statistics.median(figures["read_runs"]) > 0
+    try:
+        figures["heap_bytes"] = trial.side.heap_bytes(trial.question)
+    except DidNotFinish as why:
+        say(f"memory of {trial.question}: {why}")
+
+
+def _ways(row):
+    """The trials of a question by how it was asked."""
+    ways = {"SQL": [], "plan": []}
+    for trial in row:
+        if "left_out" not in trial.figures:
+            ways["SQL" if trial.side.name == "pugmark" else "plan"].append(trial)
+    return {through: trials for through, trials in ways.items() if trials}
+
+
+def _figures(name, through, sizes):
+    least = sizes[min(sizes)].get("seconds")
+    ratios = {size: side["seconds"] / least for size, side in sizes.items()
+              if least and "seconds" in side}
+    return {"name": name, "through": through, "text": QUESTIONS[name].text, "sizes": sizes,
+            "ratios": ratios}
+
+
+def _most(questions, figure, most, spell):
+    """A mark of questions: the largest figure of all that have one, whose that is, and whether it
+    is at most `most`."""
+    found = [(value, f"{one['name']} ({one['through']})") for one in questions
+             for value in [figure(one)] if value is not None]
+    if not found:
+        return "nothing was answered", False
+    value, whose = max(found)
+    return f"{spell(value)}: {whose}", value <= most
 
 
 def _marks(figures):
     """What is wanted, what was found, and whether that is as wanted."""
-    sizes, stores = figures["sizes"], figures["stores"]
+    sizes, stores, questions = figures["sizes"], figures["stores"], figures["questions"]
     smallest, largest = sizes[0], sizes[-1]
-    wanted = RATIO_SLACK * largest / smallest
-    questions = figures["questions"]
-    slope = max(questions, key=lambda one: one["ratios"][largest])
-    slowest = max(questions, key=lambda one: one["sizes"][largest]["seconds"])
-    heaviest = max(questions, key=lambda one: one["sizes"][largest]["heap_bytes"])
-    ratio, seconds = slope["ratios"][largest], slowest["sizes"][largest]["seconds"]
-    heap = heaviest["sizes"][largest]["heap_bytes"]
+    slope = RATIO_SLACK * largest / smallest
+    of = lambda figure: lambda one: one["sizes"][largest].get(figure)
+    unfinished = [f"{one['name']} ({one['through']})" for one in questions
+                  if any("did_not_finish" in side for side in one["sizes"].values())]
     rate = stores[largest]["events_per_second"] / stores[smallest]["events_per_second"]
     peak = stores[largest]["load"]["peak_rss_bytes"]
-    of = lambda one: f"{one['text']} ({one['through']})"
     return [
-        (f"time, of {largest / smallest:g} times the events", f"at most {wanted:.1f} times",
-         f"{ratio:.1f}: {of(slope)}", ratio <= wanted),
+        ("did not finish", "none", ", ".join(unfinished) or "none", not unfinished),
+        (f"time, of {largest / smallest:g} times the events", f"at most {slope:.1f} times",
+         *_most(questions, lambda one: one["ratios"].get(largest), slope, "{:.1f}".format)),
         ("slowest question", f"at most {SLOWEST_SECONDS} s",
-         f"{seconds:.2f} s: {of(slowest)}", seconds <= SLOWEST_SECONDS),
+         *_most(questions, of("seconds"), SLOWEST_SECONDS, "{:.2f} s".format)),
         ("heap of a question", f"at most {HEAP_BYTES / 1e9:g} GB",
-         f"{heap / 1e9:.2f} GB: {of(heaviest)}", heap <= HEAP_BYTES),
+         *_most(questions, of("heap_bytes"), HEAP_BYTES, lambda heap: f"{heap / 1e9:.2f} GB")),
         ("events loaded a second, largest / smallest", f"at least {LEAST_LOAD_RATE}",
          f"{rate:.2f}", rate >= LEAST_LOAD_RATE),
         ("resident set while loading", f"at most {LOAD_PEAK_BYTES / 1e9:g} GB",
@@ -194,32 +216,17 @@ def _marks(figures):
     ]
 
 
-def _write(options, figures):
-    for made in figures["stores"].values():
-        for child in (made["load"], made["compaction"]):
-            child.pop("output", None)
-    text = _markdown(figures)
-    (options.out / "scale.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    (options.out / "scale.md").write_text(text, encoding="utf-8")
-    _draw(options.out / "plots", figures)
-    print(text)
-    if options.publish:
-        plots.publish(options.out / "plots", ("scale-ratios", "scale-times"), trial.PAGE.parent)
-        report.publish(text, trial.PAGE, "scale figures")
-    say(f"written to {options.out}")
-
-
-def _draw(folder, figures):
+def _draw(out, figures):
     sizes, questions = figures["sizes"], figures["questions"]
-    largest = sizes[-1]
     labels = [f"{one['name']}, {one['through']}" for one in questions]
-    plots.bars(folder / "scale-ratios.svg", "times as long, of so many times the events",
-               [("ratio", labels, {f"{size:,} events": [one["ratios"][size] for one in questions]
-                                   for size in sizes[1:]},
-                 RATIO_SLACK * largest / sizes[0])])
-    of = lambda one: [(size, one["sizes"][size]["seconds"]) for size in sizes]
-    plots.lines(folder / "scale-times.svg", "the statements, by size of the store", "events",
-                {one["name"]: of(one) for one in questions if one["through"] == "SQL"},
+    ratios = {f"{size:,} events": [one["ratios"].get(size) for one in questions]
+              for size in sizes[1:]}
+    plots.bars(out / "scale-ratios.svg", "times as long, of so many times the events",
+               [plots.Panel("ratio", labels, ratios, RATIO_SLACK * sizes[-1] / sizes[0])])
+    times = {one["name"]: [(size, side["seconds"]) for size, side in one["sizes"].items()
+                           if "seconds" in side]
+             for one in questions if one["through"] == "SQL"}
+    plots.lines(out / "scale-times.svg", "the statements, by size of the store", "events", times,
                 log_x=True, ticks=sizes)
 
 
@@ -227,18 +234,21 @@ def _markdown(figures):
     sizes = " and ".join(f"{size:,}" for size in figures["sizes"])
     head = (f"{sizes} events, users 4.5 % of them, over {figures['days']} days, "
             f"seed {figures['seed']}; {figures['threads']} threads; "
-            f"median of {figures['repetitions']}, interleaved, hot; {trial.made_on(figures)}")
-    return "\n".join([head, "", _cache_line(figures), "", *_marks_table(figures), "",
-                      *_questions_table(figures), "", *_stores_table(figures), "",
-                      "![Ratios](plots/scale-ratios.svg)", "",
-                      "![Times](plots/scale-times.svg)"]) + "\n"
+            f"median of {figures['repetitions']}, interleaved, hot; {report.made_on(figures)}")
+    marks = [[what, wanted, found, "kept" if kept else "**missed**"]
+             for what, wanted, found, kept in figures["marks"]]
+    parts = [head, _cache_line(figures),
+             report.table(["mark", "wanted", "found", ""], marks, range(4)),
+             _questions_table(figures), _unfinished(figures), _stores_table(figures),
+             report.link("scale-ratios"), report.link("scale-times")]
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _cache_line(figures):
     cache = figures["cache"]
     sizes = (f"{cache['store_bytes'] / 1e9:.1f} GB of stores, "
              f"{cache['available_bytes'] / 1e9:.1f} GB of memory for the page cache")
-    read = any(side["read"] for one in figures["questions"] for side in one["sizes"].values())
+    read = any(side.get("read") for one in figures["questions"] for side in one["sizes"].values())
     starred = " A time with a star was taken while the question read from the disk." if read else ""
     if cache["fits"]:
         return f"All stores are in the page cache: {sizes}.{starred}"
@@ -246,44 +256,49 @@ def _cache_line(figures):
             f"that the question was asked just before of the same store.{starred}")
 
 
-def _marks_table(figures):
-    lines = ["| mark | wanted | found | |", "|---|---|---|---|"]
-    return lines + [f"| {what} | {wanted} | {found} | {'kept' if kept else '**missed**'} |"
-                    for what, wanted, found, kept in figures["marks"]]
-
-
 def _questions_table(figures):
     sizes = figures["sizes"]
-    lines = ["| question | asked by | " + " | ".join(f"{size:,} ms" for size in sizes) + " | "
-             + " | ".join(f"{size / sizes[0]:g} times the events" for size in sizes[1:]) + " | "
-             + " | ".join(f"{size:,} heap MiB" for size in sizes) + " |",
-             "|---|---|" + "--:|" * (3 * len(sizes) - 1)]
+    heads = ["question", "asked by", *(f"{size:,} ms" for size in sizes),
+             *(f"{size / sizes[0]:g} times the events" for size in sizes[1:]),
+             *(f"{size:,} heap MiB" for size in sizes)]
+    rows = []
     for one in figures["questions"]:
         sides = [one["sizes"][size] for size in sizes]
-        times = [report.ms(side["seconds"]) + ("*" if side["read"] else "") for side in sides]
-        ratios = [_ratio(one["ratios"][size], size / sizes[0]) for size in sizes[1:]]
-        heaps = [f"{side['heap_bytes'] / MIB:.1f}" for side in sides]
-        lines.append(f"| {one['text']} | {one['through']} | "
-                     + " | ".join([*times, *ratios, *heaps]) + " |")
-    return lines
+        ratios = [_ratio(one["ratios"].get(size), size / sizes[0]) for size in sizes[1:]]
+        rows.append([one["text"], one["through"], *map(_time, sides), *ratios,
+                     *(report.mib(side.get("heap_bytes")) for side in sides)])
+    return report.table(heads, rows, (0, 1))
+
+
+def _time(side):
+    return report.cell(side) + ("*" if side.get("read") else "")
 
 
 def _ratio(ratio, events):
+    if ratio is None:
+        return ""
     return f"{ratio:.1f}" if ratio <= RATIO_SLACK * events else f"**{ratio:.1f}**"
 
 
+def _unfinished(figures):
+    return "\n".join(
+        f"* {one['name']} ({one['through']}) of {size:,} events did not finish "
+        f"({side['did_not_finish']})" for one in figures["questions"]
+        for size, side in one["sizes"].items() if "did_not_finish" in side)
+
+
 def _stores_table(figures):
-    lines = ["| store | events loaded a second | load s | peak MiB | of it heap | compaction s "
-             "| peak MiB | of it heap | bytes an event | of it ids | segments | opening ms |",
-             "|---|" + "--:|" * 11]
+    heads = ["store", "events loaded a second", "load s", "peak MiB", "of it heap",
+             "compaction s", "peak MiB", "of it heap", "bytes an event", "of it ids", "segments",
+             "opening ms"]
+    rows = []
     for size in figures["sizes"]:
         made = figures["stores"][size]
         opened = made["opened"]
-        memory = " | ".join(
-            f"{child['seconds']:.1f} | {child['peak_rss_bytes'] / MIB:.0f} "
-            f"| {child['peak_heap_bytes'] / MIB:.0f}"
-            for child in (made["load"], made["compaction"]))
-        lines.append(f"| {size:,} | {made['events_per_second']:,.0f} | {memory} "
-                     f"| {made['bytes'] / size:.2f} | {opened['id_bytes'] / size:.2f} "
-                     f"| {opened['segments']} | {report.ms(made['open_seconds'])} |")
-    return lines
+        memory = [text for child in (made["load"], made["compaction"]) for text in (
+            f"{child['seconds']:.1f}", f"{child['peak_rss_bytes'] / MIB:.0f}",
+            f"{child['peak_heap_bytes'] / MIB:.0f}")]
+        rows.append([f"{size:,}", f"{made['events_per_second']:,.0f}", *memory,
+                     f"{made['bytes'] / size:.2f}", f"{opened['id_bytes'] / size:.2f}",
+                     str(opened["segments"]), report.ms(made["open_seconds"])])
+    return report.table(heads, rows)

@@ -3,11 +3,12 @@ one way, within the limits, whatever process stands behind them."""
 
 import json
 import sys
+from collections import namedtuple
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from harness import engines
-from harness.child import Child, DidNotFinish
+from harness.child import Child, DidNotFinish, Reply
 from harness.clickhouse import BITMAPS, LAYOUTS
 from harness.questions import QUESTIONS, normal
 from harness.sql import clickhouse as clickhouse_words
@@ -16,20 +17,16 @@ from harness.sql import pugmark as pugmark_words
 HARNESS = Path(__file__).resolve().parents[1]
 START = datetime(1970, 1, 1)
 
-
-class Reply:
-    """What one asking gave."""
-
-    def __init__(self, rows, seconds, cpu_seconds, heap_bytes=None):
-        self.rows, self.seconds, self.cpu_seconds = rows, seconds, cpu_seconds
-        self.heap_bytes = heap_bytes
+# Of an answer: its seconds, and the memory of a peer that gives it.
+Limits = namedtuple("Limits", "seconds bytes")
 
 
 class Side:
     """One column of the comparison. `group` is whose best is compared, `loaded` the name of its
-    load figures."""
+    load figures. Those with the same `events` must answer alike."""
 
     peer = True
+    events = None
 
     def __init__(self, name, title, group, loaded):
         self.name, self.title, self.group, self.loaded = name, title, group, loaded
@@ -54,8 +51,14 @@ class PugmarkSql(Side):
     def ask(self, question, formulation, watch=False):
         sql = self.formulations(question)[formulation]
         whole = QUESTIONS[question].whole
-        rows, seconds, cpu = self.pugmark.sql(sql, whole, self.limits.seconds)
-        return Reply(normal(question, rows), seconds, cpu)
+        reply = self.pugmark.sql(sql, whole, self.limits.seconds)
+        reply.rows = normal(question, reply.rows)
+        return reply
+
+    def heap_bytes(self, question):
+        """Heap of a fresh process."""
+        sql = self.formulations(question)[""]
+        return self.pugmark.sql_heap(sql, QUESTIONS[question].whole, self.limits.seconds)
 
     def files(self):
         return [path for path in self.pugmark.store.rglob("*") if path.is_file()]
@@ -78,16 +81,22 @@ class PugmarkTyped(PugmarkSql):
         return None if QUESTIONS[question].typed else "no typed plan"
 
     def ask(self, question, formulation, watch=False):
-        whole = QUESTIONS[question].whole
-        asked = typed_name(question, self.asked)
-        rows, seconds, cpu = self.pugmark.ask(asked, whole, self.limits.seconds)
-        rows = [[moment(value) for value in row] for row in rows]
-        return Reply(normal(question, rows), seconds, cpu)
+        reply = self.pugmark.ask(*self._question(question))
+        rows = [[moment(value) for value in row] for row in reply.rows]
+        reply.rows = normal(question, rows)
+        return reply
 
+    def heap_bytes(self, question):
+        return self.pugmark.heap(*self._question(question))
 
-def typed_name(question, asked):
-    """What a question is called in questions.rs."""
-    return f"trail:{asked.user}" if question == "trail" else question
+    def touched_bytes(self, question):
+        """The pages that it touches, in a fresh process."""
+        return self.pugmark.touched(*self._question(question))
+
+    def _question(self, question):
+        """What a question is called in questions.rs, and how it is asked."""
+        name = f"trail:{self.asked.user}" if question == "trail" else question
+        return name, QUESTIONS[question].whole, self.limits.seconds
 
 
 def moment(value):
