@@ -345,8 +345,9 @@ impl<'a> PreparedFunnel<'a> {
         if let Some(ordered) = &self.ordered
             && let Some(tally) = state.result.tally()
         {
-            ordered.tally(morsel, &users, &mut state.worker, tally)?;
-        } else if !users.is_empty() {
+            users = ordered.tally(morsel, &users, &mut state.worker, tally)?;
+        }
+        if !users.is_empty() {
             self.gathered(morsel, &users, ask, state)?;
         }
         state.memory.at_least(state.result.byte_len())

@@ -15,8 +15,11 @@ use super::control::QueryError;
 use super::memory::Reservation;
 use super::steps::StepRun;
 
-/// More different texts than this are looked at event by event.
-const MOST_TEXTS: usize = 1 << 20;
+/// Where different texts take more bytes than this, the general way is gone.
+const MOST_TEXT_BYTES: usize = 16 << 20;
+
+/// What a text takes besides its bytes while it is numbered.
+const TEXT_BYTES: usize = 64;
 
 /// What the rows of one run hold.
 #[derive(Debug)]
@@ -36,7 +39,8 @@ pub(super) fn columns<'a>(
     memory: &mut Reservation<'_>,
 ) -> Result<Option<Vec<HeldColumn<'a>>>, QueryError> {
     let mut kinds = Vec::new();
-    let mut texts = HashMap::new();
+    let mut texts = Texts::default();
+    let mut numbers_len = 0;
     let mut columns = Vec::with_capacity(runs.len());
     for of in runs {
         let column = of.run.properties()?.get(property)?;
@@ -52,7 +56,7 @@ pub(super) fn columns<'a>(
             }
             _ => return Ok(None),
         };
-        memory.grow(numbers.len() * size_of::<i64>())?;
+        numbers_len += numbers.len();
         columns.push(HeldColumn {
             run: of.run,
             property: property.to_owned(),
@@ -62,16 +66,20 @@ pub(super) fn columns<'a>(
     if kinds.iter().any(|kind| *kind != kinds[0]) {
         return Ok(None);
     }
-    let text_bytes: usize = texts.keys().map(|text: &String| text.len() + 48).sum();
-    memory.grow(text_bytes)?;
-    Ok(Some(columns))
+    // Where there is no room the general way, which reads the values of a morsel, may have it.
+    let room = memory.grow(numbers_len * size_of::<i64>()).is_ok();
+    Ok(room.then_some(columns))
+}
+
+/// The number of each text, and what all of them take.
+#[derive(Default)]
+struct Texts {
+    numbers: HashMap<String, i64>,
+    bytes: usize,
 }
 
 /// The number of each code of texts; none for whole numbers, and `None` for other values.
-fn numbers_of(
-    part: &PartView<'_>,
-    texts: &mut HashMap<String, i64>,
-) -> Result<Option<Vec<i64>>, Corruption> {
+fn numbers_of(part: &PartView<'_>, texts: &mut Texts) -> Result<Option<Vec<i64>>, Corruption> {
     if part.kind() == Kind::I64 {
         // The least number there is stands for none.
         let tells = !matches!(part.bounds(), Bounds::Ints { min: NO_VALUE, .. });
@@ -80,18 +88,30 @@ fn numbers_of(
     let Some(coded) = part.coded() else {
         return Ok(None);
     };
-    if texts.len() + coded.len() as usize > MOST_TEXTS {
-        return Ok(None);
+    let mut numbers = Vec::new();
+    for code in 0..coded.len() {
+        let text = coded.value(code)?;
+        let number = match texts.numbers.get(text) {
+            Some(number) => *number,
+            None => {
+                texts.bytes += text.len() + TEXT_BYTES;
+                let number = texts.numbers.len() as i64;
+                texts.numbers.insert(text.to_owned(), number);
+                number
+            }
+        };
+        numbers.push(number);
+        if texts.bytes + numbers.len() * size_of::<i64>() > MOST_TEXT_BYTES {
+            return Ok(None);
+        }
     }
-    let number = |code| {
-        let next = texts.len() as i64;
-        Ok(*texts.entry(coded.value(code)?.to_owned()).or_insert(next))
-    };
-    let numbers: Result<_, Corruption> = (0..coded.len()).map(number).collect();
-    numbers.map(Some)
+    Ok(Some(numbers))
 }
 
 impl HeldColumn<'_> {
+    /// What a row takes while it is read: its value, its code, its place, and the value on its way there.
+    pub(super) const ROW_BYTES: usize = 2 * size_of::<i64>() + 2 * size_of::<u32>();
+
     /// Appends what neighbouring rows hold.
     pub(super) fn read(&self, rows: Range<u32>, out: &mut Vec<i64>) -> Result<(), Corruption> {
         let first = out.len();
@@ -115,7 +135,10 @@ impl HeldColumn<'_> {
             let values = out.split_off(first);
             out.resize(first + rows.len(), NO_VALUE);
             for (row, value) in present.into_iter().zip(values) {
-                out[first + (row - rows.start) as usize] = value;
+                // Damaged rows may be anybody's.
+                if rows.contains(&row) {
+                    out[first + (row - rows.start) as usize] = value;
+                }
             }
         }
         Ok(())

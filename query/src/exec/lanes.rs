@@ -9,7 +9,8 @@ use crate::kernel::{Bounds, Lane, LaneBounds, LaneScratch, Link, search};
 
 use super::steps::{Source, StepRows, UserRows};
 
-/// Bounds are cut to this many units, shifts must lie within: sums of two cannot overflow.
+/// Bounds are cut to this many units, shifts must lie within; windows are cut to twice as many, which
+/// is more than two times of a stretch are apart. Sums of two cannot overflow.
 const FAR: i128 = 1 << 60;
 
 /// Each step's times and users' rows in one stretch.
@@ -129,6 +130,7 @@ impl Clock {
     fn bounds(&self, bounds: &Bounds, before: Option<i64>) -> LaneBounds {
         let unit = i128::from(self.unit_micros);
         let cut = |units: i128| units.clamp(-FAR, FAR) as i64;
+        let within = |micros| (i128::from(micros) / unit).min(2 * FAR) as i64;
         let since = |time: i64| i128::from(time) - i128::from(self.origin);
         // All times are whole units, so these say the same of them.
         let up = |time: i64| cut((since(time) + unit - 1).div_euclid(unit));
@@ -136,9 +138,7 @@ impl Clock {
         LaneBounds {
             first: up(bounds.first),
             last: down(bounds.last),
-            within: bounds
-                .within
-                .map_or(FAR as i64, |within| cut(i128::from(within) / unit)),
+            within: bounds.within.map_or(2 * FAR as i64, within),
             before: before.map_or(-FAR as i64, up),
         }
     }

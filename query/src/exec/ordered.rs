@@ -37,7 +37,7 @@ pub(crate) struct Ordered<'a> {
     range: TimeRange,
     within: Option<u64>,
     /// Starts later than this have windows that are still open.
-    settled: Option<i64>,
+    settled: Option<i128>,
     by: Option<String>,
     times: bool,
 }
@@ -90,7 +90,7 @@ impl<'a> Ordered<'a> {
         };
         let settled = funnel
             .within
-            .map(|within| as_of.saturating_sub(within.micros));
+            .map(|within| i128::from(as_of) - i128::from(within.micros));
         let held = match funnel.holding.as_slice() {
             [property] => held::columns(&runs, property, memory)?,
             _ => Some(Vec::new()),
@@ -111,14 +111,15 @@ impl<'a> Ordered<'a> {
         }))
     }
 
-    /// Adds those of `wanted`, which are users of the morsel, to the tally.
+    /// Adds those of `wanted`, which are users of the morsel, to the tally, but for those that are
+    /// returned: the general way is faster for them.
     pub(crate) fn tally(
         &self,
         morsel: &Morsel,
         wanted: &Words,
         worker: &mut Worker<'_>,
         tally: &mut FunnelTally,
-    ) -> Result<(), QueryError> {
+    ) -> Result<Words, QueryError> {
         let Worker {
             control,
             starts,
@@ -130,7 +131,7 @@ impl<'a> Ordered<'a> {
             .entered
             .users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
         if entered.is_empty() {
-            return Ok(());
+            return Ok(entered);
         }
         let mut scratch = std::mem::take(&mut worker.ordered);
         let result = self.tally_entered(morsel, &entered, worker, &mut scratch, tally);
@@ -145,28 +146,24 @@ impl<'a> Ordered<'a> {
         worker: &mut Worker<'_>,
         scratch: &mut OrderedScratch,
         tally: &mut FunnelTally,
-    ) -> Result<(), QueryError> {
+    ) -> Result<Words, QueryError> {
         let mut present = Vec::with_capacity(self.runs.len());
-        let (mut users, mut held_bytes) = (0, 0);
+        let mut users = 0;
         for run in &self.runs {
             let of_container = run.run.container_users(morsel.key)?;
             if of_container > 0 {
                 present.push(*run);
                 users += of_container as usize;
             }
-            if !self.held.is_empty() {
-                held_bytes += run.run.container_rows(morsel.key)?.len() * size_of::<i64>();
-            }
         }
         worker.reserve_rows(present.len(), users)?;
-        let mut memory = worker.control.reservation();
-        memory.at_least(held_bytes)?;
         if scratch.sources.len() < present.len() {
             let more = SourceMemory::default;
             scratch.sources.resize_with(present.len(), more);
         }
         let runs = (present.as_slice(), self.held.as_slice());
-        let mut rows = StepRows::find(self.steps, runs, morsel, &mut scratch.sources)?;
+        let (sources, held) = (&mut scratch.sources, &mut worker.held);
+        let mut rows = StepRows::find(self.steps, runs, morsel, sources, held)?;
         let mut matching = Matching {
             ordered: self,
             control: worker.control,
@@ -177,9 +174,10 @@ impl<'a> Ordered<'a> {
             micros: &mut scratch.micros,
         };
         match &self.by {
-            None => matching.tally_plain(&mut rows, entered, tally),
-            Some(by) => matching.tally_groups(&mut rows, entered, by, tally),
+            None => matching.tally_plain(&mut rows, entered, tally)?,
+            Some(by) => matching.tally_groups(&mut rows, entered, by, tally)?,
         }
+        Ok(rows.given_up)
     }
 
     fn bounds(&self) -> Bounds {
@@ -191,7 +189,8 @@ impl<'a> Ordered<'a> {
     }
 
     fn is_open(&self, start: i64) -> bool {
-        self.settled.is_some_and(|settled| start > settled)
+        self.settled
+            .is_some_and(|settled| i128::from(start) > settled)
     }
 
     /// True where the user looked at has a start whose window is still open.
@@ -252,7 +251,7 @@ impl Matching<'_, '_> {
         tally: &mut FunnelTally,
     ) -> Result<(), QueryError> {
         let mut groups = rows.groups(0, by)?;
-        let settled = self.ordered.settled.unwrap_or(i64::MAX);
+        let settled = self.ordered.settled.unwrap_or(i128::MAX);
         let may_be_open = rows.reaches_beyond(0, settled);
         let mut add = |matching: &mut Self, rows: &mut StepRows<'_, '_>, chain: &[Link]| {
             let first = chain[0];
@@ -323,7 +322,7 @@ impl Matching<'_, '_> {
 
     /// True where one of the users has a start whose window is still open.
     fn any_open(&self, rows: &mut StepRows<'_, '_>, users: &Words) -> Result<bool, QueryError> {
-        let settled = self.ordered.settled.unwrap_or(i64::MAX);
+        let settled = self.ordered.settled.unwrap_or(i128::MAX);
         let mut open = false;
         if rows.reaches_beyond(0, settled) {
             rows.visit(users, |rows, _| {
@@ -335,8 +334,8 @@ impl Matching<'_, '_> {
     }
 }
 
-/// True where the lists of each step's times decide: nothing but a window, a range, users and a
-/// breakdown by a property of the first event, and steps of different single names.
+/// True where the lists of each step's times decide: nothing but a window, a range, users, one held
+/// property and a breakdown by a property of the first event, and steps of different single names.
 fn is_plain(funnel: &Funnel) -> bool {
     let names: Vec<Option<&str>> = funnel
         .steps

@@ -14,13 +14,14 @@ use pugmark_engine::codec::ColumnView;
 use pugmark_engine::segment::{NameRun, Partition, TieRanks, Times, UserStarts};
 
 use crate::behaviour::ByKey;
-use crate::kernel::{Bounds, LaneScratch, Link, NO_VALUE, StepEvents, find_chain};
+use crate::kernel::{Bounds, LaneScratch, Link, NO_VALUE, StepEvents, Stopped, find_chain};
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::{Control, QueryError};
 use super::effort;
 use super::held::HeldColumn;
 use super::lanes::Lanes;
+use super::memory::Reservation;
 use super::morsel::Morsel;
 
 /// A run of a step's event name.
@@ -50,6 +51,9 @@ pub(super) struct ChainScratch {
     lanes: LaneScratch,
 }
 
+/// Users between two looks at whether to stop.
+const USERS_BETWEEN_CHECKS: usize = 1 << 8;
+
 /// Words of users that are searched together: what is known of 4 096 users fits the nearest cache.
 const WORDS_AT_ONCE: usize = 64;
 
@@ -72,6 +76,8 @@ pub(super) struct StepRows<'m, 'a> {
     words: Range<usize>,
     /// Bytes of the events brought together.
     merged_bytes: usize,
+    /// Users whose chains are to be found in the general way, all of them.
+    pub(super) given_up: Words,
 }
 
 /// One run's rows of the morsel's users.
@@ -110,8 +116,10 @@ impl<'m, 'a> StepRows<'m, 'a> {
         (runs, held): (&[StepRun<'a>], &[HeldColumn<'a>]),
         morsel: &Morsel,
         memory: &'m mut [SourceMemory],
-    ) -> Result<Self, Corruption> {
+        reserved: &mut Reservation<'_>,
+    ) -> Result<Self, QueryError> {
         let mut sources = Vec::with_capacity(runs.len());
+        let mut held_bytes = 0;
         for (&of, memory) in runs.iter().zip(memory) {
             let found = &mut memory.found;
             of.run.user_starts(morsel.key, morsel.lows.clone(), found)?;
@@ -121,6 +129,8 @@ impl<'m, 'a> StepRows<'m, 'a> {
             if first < end {
                 memory.held.clear();
                 if let Some(column) = held.get(of.number) {
+                    held_bytes += (end - first) as usize * HeldColumn::ROW_BYTES;
+                    reserved.at_least(held_bytes)?;
                     column.read(first..end, &mut memory.held)?;
                 }
                 let (rows, held) = memory.rows(first);
@@ -159,6 +169,7 @@ impl<'m, 'a> StepRows<'m, 'a> {
             looks: 0,
             words: morsel.lows.start as usize / 64..(morsel.lows.end as usize).div_ceil(64),
             merged_bytes: 0,
+            given_up: Words::new(),
         })
     }
 
@@ -246,13 +257,39 @@ impl<'m, 'a> StepRows<'m, 'a> {
             );
             std::mem::replace(&mut failed, Ok(()))?;
         }
+        self.find_chains_generally(stretch, (bounds, control), chain, &general, users, each)
+    }
+
+    /// The same for `wanted`, one after another.
+    fn find_chains_generally(
+        &mut self,
+        stretch: usize,
+        (bounds, control): (&Bounds, &Control),
+        chain: &mut [Link],
+        wanted: &Words,
+        users: &mut Words,
+        mut each: impl FnMut(&mut Self, &[Link]) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
         let interrupted = || control.check().is_err();
-        for low in general.iter() {
+        for (number, low) in wanted.iter().enumerate() {
+            if number % USERS_BETWEEN_CHECKS == 0 {
+                control.check()?;
+            }
             self.look_at(low);
-            let found = find_chain(self, stretch, bounds, chain, &interrupted);
-            if found.or_else(|_| control.check().and(Err(QueryError::Cancelled)))? {
-                users.remove(low);
-                each(self, chain)?;
+            match find_chain(self, stretch, bounds, chain, &interrupted) {
+                Ok(false) => {}
+                Ok(true) => {
+                    users.remove(low);
+                    each(self, chain)?;
+                }
+                Err(Stopped::TooFar) => {
+                    users.remove(low);
+                    self.given_up.insert(low);
+                }
+                Err(Stopped::Interrupted) => {
+                    control.check()?;
+                    return Err(QueryError::Cancelled);
+                }
             }
         }
         Ok(())
@@ -289,9 +326,9 @@ impl<'m, 'a> StepRows<'m, 'a> {
     }
 
     /// True where a segment has events of `step` later than `time`.
-    pub(super) fn reaches_beyond(&self, step: usize, time: i64) -> bool {
+    pub(super) fn reaches_beyond(&self, step: usize, time: i128) -> bool {
         let mut sources = self.of_step(step).iter();
-        sources.any(|source| source.of.run.max_time() > time)
+        sources.any(|source| i128::from(source.of.run.max_time()) > time)
     }
 
     /// The time of the user's last event of `step` up to `last`.

@@ -17,6 +17,7 @@ use super::Executor;
 use super::control::{Control, QueryError};
 use super::effort;
 use super::exists::rows_in_range;
+use super::memory::Reservation;
 use super::morsel::{self, Morsel};
 use super::scan::{MorselRows, RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
@@ -75,7 +76,8 @@ impl Executor {
         let mut containers = BTreeMap::new();
         scan.count_rows(&mut containers, true)?;
         let morsels = morsel::cut(&containers, u64::MAX);
-        let by_name = by_name(uniques, &scan)?;
+        let mut days_memory = control.reservation();
+        let by_name = by_name(uniques, &scan, &control, &mut days_memory)?;
         let begin = || (BTreeMap::new(), Counting::default(), control.reservation());
         let states = morsel::run(
             &morsels,
@@ -118,11 +120,17 @@ impl Executor {
 fn by_name<'s, 'a>(
     uniques: &Uniques,
     scan: &'s Scan<'a>,
-) -> Result<BTreeMap<&'a str, Vec<Run<'s, 'a>>>, Corruption> {
+    control: &Control,
+    memory: &mut Reservation<'_>,
+) -> Result<BTreeMap<&'a str, Vec<Run<'s, 'a>>>, QueryError> {
     let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
     for run in &scan.runs {
         let name = if uniques.by_event { run.run.name() } else { "" };
+        control.check()?;
         let run = Run::new(uniques, run)?;
+        if let Way::Days(days) = &run.way {
+            memory.grow(days.len() * size_of::<DayUsers<'_>>())?;
+        }
         by_name.entry(name).or_default().push(run);
     }
     Ok(by_name)
@@ -170,7 +178,9 @@ fn days<'a>(uniques: &Uniques, run: NameRun<'a>) -> Result<Vec<DayUsers<'a>>, Co
     let mut days = Vec::new();
     for (day, _) in run.days()? {
         let start = day.saturating_mul(MICROS_PER_DAY);
-        let end = start.saturating_add(MICROS_PER_DAY - 1);
+        // The first day of all time begins before what a time can be.
+        let next = i128::from(day + 1) * i128::from(MICROS_PER_DAY);
+        let end = i64::try_from(next - 1).unwrap_or(i64::MAX);
         let inside = TimeRange {
             first: start.max(uniques.range.first),
             last: end.min(uniques.range.last),

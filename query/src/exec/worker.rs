@@ -7,6 +7,7 @@ use crate::kernel::DidScratch;
 
 use super::control::{Control, QueryError};
 use super::gather::Gather;
+use super::memory::Reservation;
 use super::ordered::OrderedScratch;
 use super::scan::DENSE_STARTS;
 
@@ -22,7 +23,9 @@ pub(crate) struct Worker<'c> {
     pub(crate) did: DidScratch,
     pub(crate) skipped: Skipped,
     pub(crate) ordered: OrderedScratch,
-    memory: super::memory::Reservation<'c>,
+    /// Of what the rows of a plain funnel hold.
+    pub(crate) held: Reservation<'c>,
+    memory: Reservation<'c>,
 }
 
 impl<'c> Worker<'c> {
@@ -36,6 +39,7 @@ impl<'c> Worker<'c> {
             did: DidScratch::default(),
             skipped: Skipped::default(),
             ordered: OrderedScratch::default(),
+            held: control.reservation(),
             memory: control.reservation(),
         }
     }

@@ -1,4 +1,4 @@
-//! The fast path of plain ordered funnels: only steps, a window and a range.
+//! The fast path of plain ordered funnels: only steps, a window, a range, and a held value.
 //!
 //! A user's events of each step are searched where they lie. A chain of `k` steps ends in an
 //! event of step `k`; going back from it by latest predecessors gives the latest start, and if
@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::{EVENTS_BETWEEN_CHECKS, Interrupted};
+use super::EVENTS_BETWEEN_CHECKS;
 
 /// One user's events of the steps of a funnel, in *stretches*: those of a stretch come before those
 /// of later stretches, whatever their steps.
@@ -56,6 +56,21 @@ pub struct Bounds {
     pub within: Option<u64>,
 }
 
+/// Why a search ended early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Stopped {
+    /// The caller said so.
+    #[error("interrupted")]
+    Interrupted,
+    /// Going back passed too many events that hold another value: who sorts them first is faster.
+    #[error("too many events hold another value")]
+    TooFar,
+}
+
+/// Events that hold another value which a search passes at most: a millisecond's worth, and few where
+/// tests are to see what comes then.
+const MOST_PASSED: usize = if cfg!(test) { 4 } else { 1 << 18 };
+
 /// Finds the chain of one user over the first `chain.len()` steps that ends in a stretch: of these
 /// the one that ends earliest, of these the one whose events are latest. `chain` is overwritten with
 /// its events, where there is one. Where no earlier stretch has the end of such a chain, and no
@@ -64,7 +79,7 @@ pub struct Bounds {
 /// `interrupted` is asked every few thousand events.
 ///
 /// # Errors
-/// Where `interrupted` said so.
+/// Where `interrupted` said so, or too many events hold other values.
 ///
 /// # Panics
 /// Where the chain shall have no event.
@@ -74,8 +89,9 @@ pub fn find_chain(
     bounds: &Bounds,
     chain: &mut [Link],
     interrupted: &dyn Fn() -> bool,
-) -> Result<bool, Interrupted> {
+) -> Result<bool, Stopped> {
     let step = chain.len() - 1;
+    let mut passed = 0;
     let events = user.events(step, stretch);
     if events.is_empty() {
         return Ok(false);
@@ -90,7 +106,7 @@ pub fn find_chain(
             return Ok(false);
         }
         if event % EVENTS_BETWEEN_CHECKS == EVENTS_BETWEEN_CHECKS - 1 && interrupted() {
-            return Err(Interrupted);
+            return Err(Stopped::Interrupted);
         }
         let Some(held) = user.held(step, stretch, event) else {
             continue;
@@ -100,8 +116,11 @@ pub fn find_chain(
             event,
             time,
         };
-        if go_back(user, bounds, held, chain) {
+        if go_back(user, bounds, held, chain, &mut passed) {
             return Ok(true);
+        }
+        if passed > MOST_PASSED {
+            return Err(Stopped::TooFar);
         }
     }
     Ok(false)
@@ -109,7 +128,13 @@ pub fn find_chain(
 
 /// Fills in the latest predecessors of the chain's last event; false where there are none in the
 /// window and the range.
-fn go_back(user: &mut impl StepEvents, bounds: &Bounds, held: i64, chain: &mut [Link]) -> bool {
+fn go_back(
+    user: &mut impl StepEvents,
+    bounds: &Bounds,
+    held: i64,
+    chain: &mut [Link],
+    passed: &mut usize,
+) -> bool {
     let last = chain.len() - 1;
     let end = chain[last].time;
     let earliest = match bounds.within {
@@ -117,7 +142,7 @@ fn go_back(user: &mut impl StepEvents, bounds: &Bounds, held: i64, chain: &mut [
         None => bounds.first,
     };
     for step in (0..last).rev() {
-        match latest_before(user, step, chain[step + 1], held, earliest) {
+        match latest_before(user, step, chain[step + 1], (held, earliest), passed) {
             Some(link) if link.time >= earliest => chain[step] = link,
             _ => return false,
         }
@@ -130,8 +155,8 @@ fn latest_before(
     user: &mut impl StepEvents,
     step: usize,
     next: Link,
-    held: i64,
-    earliest: i64,
+    (held, earliest): (i64, i64),
+    passed: &mut usize,
 ) -> Option<Link> {
     for stretch in (0..=next.stretch).rev() {
         let events = user.events(step, stretch);
@@ -157,6 +182,10 @@ fn latest_before(
                     event: before,
                     time,
                 });
+            }
+            *passed += 1;
+            if *passed > MOST_PASSED {
+                return None;
             }
         }
     }

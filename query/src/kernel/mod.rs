@@ -29,7 +29,7 @@ pub use funnel::{
     Counted, FunnelPlan, FunnelScratch, Outcome, UserEvents, match_every, match_funnel,
 };
 pub use lanes::{Lane, LaneBounds, LaneChain, LaneScratch, NO_VALUE, search};
-pub use lists::{Bounds, Link, StepEvents, find_chain};
+pub use lists::{Bounds, Link, StepEvents, Stopped, find_chain};
 
 /// The caller asked to stop while a user was being matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
