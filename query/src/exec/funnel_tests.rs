@@ -172,7 +172,8 @@ proptest! {
         layouts in layouts(),
         funnels in vec((prop_oneof![testing::funnel(), plain_funnel()], prop::option::weighted(0.2, testing::segment())), 1..4),
         as_of in testing::present(),
-        spread in select(vec![1, 24]),
+        // Seven hours apart, times are offsets of 32 bits in partitions of some times each.
+        spread in select(vec![1, 7, 24]),
         (threads, morsel_rows) in (1..4_usize, select(vec![1_u64, 1 << 18])),
     ) {
         let model = arranged(&drawn, spread);
