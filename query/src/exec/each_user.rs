@@ -201,6 +201,7 @@ impl Executor {
         let prepared = Prepared::new(self, reads)?;
         let mut rows = BTreeMap::new();
         prepared.scan.count_rows(&mut rows, true)?;
+        rows.retain(|key, _| self.containers.contains(key));
         let morsels = morsel::cut(&rows, self.options().morsel_rows);
         let begin = || (Worker::new(control), control.reservation(), fold.begin());
         let states = morsel::run(

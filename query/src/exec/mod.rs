@@ -86,6 +86,10 @@ mod worker;
 
 use pugmark_engine::Snapshot;
 use pugmark_engine::bitmap::{self, BitmapBuilder};
+use std::ops::RangeInclusive;
+
+#[cfg(feature = "sql")]
+use pugmark_engine::bitmap::CONTAINER_BITS;
 use pugmark_engine::{ReadError, UserKey};
 use roaring::RoaringBitmap;
 
@@ -120,6 +124,8 @@ use worker::Worker;
 pub struct Executor {
     snapshot: Snapshot,
     options: QueryOptions,
+    /// The upper halves of the ordinals that a trail of every user is made of.
+    containers: RangeInclusive<u16>,
 }
 
 /// A set of users, with what is worth remarking on how it was found.
@@ -136,7 +142,31 @@ impl Executor {
         Self {
             snapshot,
             options: QueryOptions::default(),
+            containers: 0..=u16::MAX,
         }
+    }
+
+    /// Executors that look at every user's events of some of the users each, which together are all:
+    /// of about so many events at most, so that rows of all of them need not be held at once.
+    #[cfg(feature = "sql")]
+    pub(crate) fn pieces(&self, most_events: u64) -> Vec<Self> {
+        let containers = self
+            .snapshot
+            .dictionary()
+            .len()
+            .div_ceil(CONTAINER_BITS as u32);
+        let containers = u64::from(containers.max(1));
+        let events = self.snapshot.events().div_ceil(containers).max(1);
+        let together = (most_events / events).clamp(1, containers);
+        let firsts = (0..containers).step_by(together as usize);
+        let pieces = firsts.map(|first| {
+            let last = (first + together - 1).min(containers - 1);
+            Self {
+                containers: first as u16..=last as u16,
+                ..self.clone()
+            }
+        });
+        pieces.collect()
     }
 
     /// Answers with these options.

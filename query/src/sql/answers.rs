@@ -299,6 +299,10 @@ fn groups(funnel: &Funnel, zone: &Arc<str>) -> Vec<Field> {
     bucket.into_iter().chain(by).collect()
 }
 
+/// Events whose sessions are made at a time: rows of some hundred bytes each, if every event is one.
+/// Few where tests are to see several pieces.
+const EVENTS_AT_ONCE: u64 = if cfg!(test) { 1 } else { 1 << 20 };
+
 /// Makes columns out of rows.
 struct Columns<'c> {
     zone: &'c Arc<str>,
@@ -374,6 +378,15 @@ impl Question {
             *funnel = funnel.clone().without_times();
         }
         self
+    }
+
+    /// The executors whose answers together are the question's: one, but for rows that may be as
+    /// many as the events, which are made and handed over piece by piece.
+    pub(super) fn pieces(&self, executor: Executor) -> Vec<Executor> {
+        match &self.ask {
+            Ask::Sessions(_) => executor.pieces(EVENTS_AT_ONCE),
+            _ => vec![executor],
+        }
     }
 
     /// Asks; times are told in `zone`.

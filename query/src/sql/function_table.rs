@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
@@ -13,6 +14,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use super::answers::{AnswerError, Question};
 use super::context::Context;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
+use crate::behaviour::Skipped;
 
 /// The answer of a question.
 #[derive(Debug)]
@@ -97,15 +99,26 @@ impl Producer for FunctionProducer {
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
         let executor = sink.executor(self.question.as_of);
-        let answer = self.question.answer(&executor, &self.context.zone_name);
-        let answer = answer.map_err(|error| match error {
-            AnswerError::Query(error) => ProduceError::from(error),
-            AnswerError::Arrow(error) => ProduceError::from(error),
-        })?;
-        self.context.remark_skipped(&answer.notices.skipped);
+        let mut skipped = Skipped::default();
+        for piece in self.question.pieces(executor) {
+            let answer = self.question.answer(&piece, &self.context.zone_name);
+            let answer = answer.map_err(|error| match error {
+                AnswerError::Query(error) => ProduceError::from(error),
+                AnswerError::Arrow(error) => ProduceError::from(error),
+            })?;
+            skipped.merge(&answer.notices.skipped);
+            self.put(answer.rows, sink)?;
+        }
+        self.context.remark_skipped(&skipped);
+        Ok(())
+    }
+}
+
+impl FunctionProducer {
+    fn put(&self, rows: RecordBatch, sink: &mut Sink) -> Result<(), ProduceError> {
         let rows = match &self.projection {
-            Some(projection) => answer.rows.project(projection)?,
-            None => answer.rows,
+            Some(projection) => rows.project(projection)?,
+            None => rows,
         };
         // Beside the parts of it that wait for the reader.
         let mut held = self.context.memory.reservation();

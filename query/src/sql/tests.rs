@@ -378,6 +378,38 @@ fn the_present_can_be_set() {
 
 /// Plain SQL that asks who did something gives the same with and without bitmaps.
 #[test]
+fn sessions_come_in_pieces_of_users() {
+    let (store, directory) = Fixture::store();
+    let mut batch = BatchBuilder::new();
+    // Three containers of users; every third user has a second session.
+    let users = 2 * 65_536 + 10;
+    for user in 0..users {
+        view(&mut batch, &user.to_string(), 0, "shoe", 1.0);
+        if user % 3 == 0 {
+            view(&mut batch, &user.to_string(), HOUR, "shoe", 1.0);
+        }
+    }
+    store.append(batch.finish().unwrap()).unwrap();
+    let fixture = Fixture::over(store, directory);
+    let asked = "FROM sessions(gap => INTERVAL '30 minutes')";
+    let again = (users + 2) / 3;
+    assert_eq!(
+        fixture.rows(&format!(
+            "SELECT count(*), count(DISTINCT user_id), sum(session - 1), sum(events) {asked}"
+        )),
+        [format!(
+            "{}|{users}|{again}|{}",
+            users + again,
+            users + again
+        )]
+    );
+    assert_eq!(
+        fixture.rows(&format!("SELECT * {asked} LIMIT 70000")).len(),
+        70_000
+    );
+}
+
+#[test]
 fn idioms_mean_what_they_say() {
     let fixture = Fixture::new();
     let statements = [
