@@ -84,12 +84,12 @@ mod users;
 mod values;
 mod worker;
 
-use pugmark_engine::Snapshot;
-use pugmark_engine::bitmap::{self, BitmapBuilder};
 use std::ops::RangeInclusive;
 
+use pugmark_engine::Snapshot;
 #[cfg(feature = "sql")]
 use pugmark_engine::bitmap::CONTAINER_BITS;
+use pugmark_engine::bitmap::{self, BitmapBuilder};
 use pugmark_engine::{ReadError, UserKey};
 use roaring::RoaringBitmap;
 
