@@ -236,15 +236,7 @@ impl<'a> PreparedDid<'a> {
             did: scratch,
             ..
         } = worker;
-        gather.fill(
-            scan,
-            morsel,
-            &|low| within.contains(low),
-            traits,
-            0,
-            false,
-            skipped,
-        )?;
+        gather.fill(scan, morsel, within, traits, 0, false, skipped)?;
         let holding = match self.did.holding.as_slice() {
             [] => None,
             properties => Some(held(scan, gather, properties)?.0),
@@ -332,7 +324,8 @@ fn count_run(
     let Some(rows) = source.rows_of(morsel, starts)? else {
         return Ok(());
     };
-    let verdicts = source.evaluate(&rows, morsel, traits, control, skipped)?;
+    let lows = || rows.lows(morsel);
+    let verdicts = source.evaluate(&rows.range, &lows, traits, control, skipped)?;
     let times = source.run.times(rows.range.clone())?;
     within.for_each(|low| {
         let own = source.inside(rows.of(low), &times, range);

@@ -294,8 +294,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
             control,
             ..
         } = worker;
-        let among = |low| users.contains(low);
-        gather.fill(&self.scan, morsel, &among, &traits, steps, false, skipped)?;
+        gather.fill(&self.scan, morsel, &users, &traits, steps, false, skipped)?;
         let mut memory = control.reservation();
         let mut computed = Vec::with_capacity(self.reads.operands.len());
         for operand in &self.reads.operands {

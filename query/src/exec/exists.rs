@@ -252,7 +252,8 @@ impl<'a> Exists<'a> {
         let Some(rows) = scan.rows_of(morsel, starts)? else {
             return Ok(());
         };
-        let verdicts = scan.evaluate(&rows, morsel, traits, control, skipped)?;
+        let lows = || rows.lows(morsel);
+        let verdicts = scan.evaluate(&rows.range, &lows, traits, control, skipped)?;
         let times = scan.run.times(rows.range.clone())?;
         within.for_each(|low| {
             let own = scan.inside(rows.of(low), &times, self.scan.range);

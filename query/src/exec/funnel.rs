@@ -398,11 +398,10 @@ impl<'a> PreparedFunnel<'a> {
             self.funnel.steps.len(),
             self.funnel.mode == FunnelMode::Strict,
         );
-        let among = |low| users.contains(low);
         gather.fill(
             &self.scan,
             morsel,
-            &among,
+            users,
             &traits,
             steps,
             strict,

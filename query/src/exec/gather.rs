@@ -1,15 +1,24 @@
 //! One morsel's events, user by user, in total order: the general way to any question.
 //!
-//! Every run hands over its rows in (user, time, arrival) order; a counting sort brings the rows
-//! of each user together, and a user whose rows come from several runs is sorted by time, then
-//! segment, then tie rank. No hash table of users exists; memory is bounded by the morsel.
+//! Every run hands over its rows in (user, time, arrival) order. Numbers made of user, rough time and
+//! place are sorted by their digits; where two events of a user are too close for that, their times
+//! decide, then segment, then tie rank. No hash table of users exists; memory is bounded by the
+//! morsel.
 
-use crate::behaviour::Skipped;
+use std::ops::Range;
+
+use pugmark_engine::Corruption;
+use pugmark_engine::bitmap::Words;
+use pugmark_engine::segment::{Times, UserStarts};
+
+use crate::behaviour::{Skipped, TimeRange};
 
 use super::control::{Control, QueryError};
+use super::digits;
+use super::effort;
 use super::memory::Reservation;
 use super::morsel::Morsel;
-use super::scan::{DENSE_STARTS, Scan};
+use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
 /// Where a gathered event lies.
@@ -19,17 +28,6 @@ pub(crate) struct RowRef {
     pub(crate) run: u32,
     /// Row in the run.
     pub(crate) row: u32,
-}
-
-/// An event on its way into order.
-#[derive(Clone, Copy, Debug, Default)]
-struct Gathered {
-    time: i64,
-    mask: u64,
-    at: RowRef,
-    rank: u32,
-    low: u16,
-    flags: u8,
 }
 
 /// A morsel's events. Kept between morsels, so that its memory is reused.
@@ -47,11 +45,26 @@ pub(crate) struct Gather<'c> {
     pub(crate) flags: Vec<u8>,
     /// Where it lies.
     pub(crate) rows: Vec<RowRef>,
-    unsorted: Vec<Gathered>,
-    sorted: Vec<Gathered>,
-    dense: Vec<u32>,
+    unsorted: Unsorted,
+    /// For each event its user, rough time, and place among the unsorted.
+    keys: Vec<u64>,
+    spare: Vec<u64>,
+    /// Who has rows of the run at hand.
+    found: UserStarts,
     control: &'c Control,
     memory: Reservation<'c>,
+}
+
+/// Events as the runs give them, one run after another.
+#[derive(Debug, Default)]
+struct Unsorted {
+    lows: Vec<u16>,
+    times: Vec<i64>,
+    masks: Vec<u64>,
+    flags: Vec<u8>,
+    rows: Vec<RowRef>,
+    /// Tie ranks; none where no event has one.
+    ranks: Vec<u32>,
 }
 
 impl<'c> Gather<'c> {
@@ -64,9 +77,10 @@ impl<'c> Gather<'c> {
             masks: Vec::new(),
             flags: Vec::new(),
             rows: Vec::new(),
-            unsorted: Vec::new(),
-            sorted: Vec::new(),
-            dense: vec![0; DENSE_STARTS],
+            unsorted: Unsorted::default(),
+            keys: Vec::new(),
+            spare: Vec::new(),
+            found: UserStarts::default(),
             control,
             memory: control.reservation(),
         }
@@ -78,12 +92,13 @@ impl<'c> Gather<'c> {
     }
 
     /// The events of the `index`-th user.
-    pub(crate) fn events(&self, index: usize) -> std::ops::Range<usize> {
+    pub(crate) fn events(&self, index: usize) -> Range<usize> {
         self.starts[index] as usize..self.starts[index + 1] as usize
     }
 
-    /// Gathers the morsel's events that satisfy any condition (with `every_row`, all) in the
-    /// scan's range. The first `steps` conditions are bits of the masks, the others flags.
+    /// Gathers those events of the morsel's users `wanted` that satisfy any condition (with
+    /// `every_row`, all) in the scan's range. The first `steps` conditions are bits of the masks, the
+    /// others flags.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call site a question, each names what it has"
@@ -92,138 +107,321 @@ impl<'c> Gather<'c> {
         &mut self,
         scan: &Scan<'_>,
         morsel: &Morsel,
-        wanted: &dyn Fn(u16) -> bool,
+        wanted: &Words,
         traits: &TraitTable,
         steps: usize,
         every_row: bool,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         self.unsorted.clear();
-        for number in 0..scan.runs.len() {
-            self.collect(
-                scan, number, morsel, wanted, traits, steps, every_row, skipped,
-            )?;
-        }
-        self.memory
-            .at_least(self.unsorted.len() * BYTES_PER_EVENT)?;
-        self.order(scan);
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "as above")]
-    fn collect(
-        &mut self,
-        scan: &Scan<'_>,
-        number: usize,
-        morsel: &Morsel,
-        wanted: &dyn Fn(u16) -> bool,
-        traits: &TraitTable,
-        steps: usize,
-        every_row: bool,
-        skipped: &mut Skipped,
-    ) -> Result<(), QueryError> {
-        let source = &scan.runs[number];
-        let Some(rows) = source.rows_of(morsel, &mut self.dense)? else {
-            return Ok(());
-        };
-        self.memory
-            .at_least((self.unsorted.len() + rows.range.len()) * BYTES_PER_EVENT)?;
-        let verdicts = source.evaluate(&rows, morsel, traits, self.control, skipped)?;
-        let times = source.run.times(rows.range.clone())?;
-        let ties = source.run.ties(rows.range.clone())?;
-        for low in morsel.lows.clone() {
-            let (start, end) = (rows.starts[low as usize], rows.starts[low as usize + 1]);
-            if start == end || !wanted(low as u16) {
+        for (number, source) in (0..).zip(&scan.runs) {
+            let found = &mut self.found;
+            source
+                .run
+                .user_starts(morsel.key, morsel.lows.clone(), found)?;
+            let (Some(&first), Some(&end)) = (found.starts.first(), found.starts.last()) else {
+                continue;
+            };
+            if first == end {
                 continue;
             }
-            for row in start..end {
-                let index = (row - rows.range.start) as usize;
-                let time = times.get(index);
-                if !source.whole && !scan.range.contains(time) {
-                    continue;
-                }
-                let (mut mask, mut flags) = (0, 0);
-                for (bit, verdicts) in verdicts.iter().enumerate() {
-                    let holds = verdicts.at(index);
-                    if bit < steps {
-                        mask |= u64::from(holds) << bit;
-                    } else {
-                        flags |= u8::from(holds) << (bit - steps);
-                    }
-                }
-                if mask != 0 || flags != 0 || every_row {
-                    let rank = ties.rank(row);
-                    let at = RowRef {
-                        run: number as u32,
-                        row,
-                    };
-                    self.unsorted.push(Gathered {
-                        time,
-                        mask,
-                        at,
-                        rank,
-                        low: low as u16,
-                        flags,
-                    });
-                }
+            let rows = first..end;
+            effort::rows(rows.len());
+            self.memory
+                .at_least((self.unsorted.times.len() + rows.len()) * BYTES_PER_EVENT)?;
+            let lows = || lows_of(found);
+            let verdicts = source.evaluate(&rows, &lows, traits, self.control, skipped)?;
+            let run = RunRows {
+                source,
+                number,
+                range: scan.range,
+                times: source.run.times(rows.clone())?,
+                verdicts: BitVerdicts::new(verdicts, steps, every_row),
+                rows,
+            };
+            run.put(found, wanted, &mut self.unsorted)?;
+        }
+        self.order(scan, &morsel.lows);
+        Ok(())
+    }
+
+    /// Brings the events into order.
+    fn order(&mut self, scan: &Scan<'_>, lows: &Range<u32>) {
+        let unsorted = &self.unsorted;
+        let layout = KeyLayout::new(&unsorted.times, lows);
+        let events = (0..).zip(unsorted.times.iter().zip(&unsorted.lows));
+        self.keys.clear();
+        self.keys
+            .extend(events.map(|(place, (&time, &low))| layout.key(low, time, place)));
+        let bits = layout.place_bits..layout.place_bits + layout.time_bits + layout.low_bits;
+        digits::sort(&mut self.keys, &mut self.spare, bits);
+        self.times.clear();
+        let places = self.keys.iter().map(|&key| layout.place(key));
+        self.times.extend(places.map(|place| unsorted.times[place]));
+        self.find_users(&layout);
+        self.order_exactly(scan, &layout);
+        self.take_columns(&layout);
+    }
+
+    /// Finds where the events of each user start.
+    fn find_users(&mut self, layout: &KeyLayout) {
+        self.lows.clear();
+        self.starts.clear();
+        let mut before = None;
+        for (start, &key) in (0..).zip(&self.keys) {
+            let low = layout.low(key);
+            if before != Some(low) {
+                self.lows.push(low);
+                self.starts.push(start);
+                before = Some(low);
             }
+        }
+        self.starts.push(self.keys.len() as u32);
+    }
+
+    /// Sorts the events of the users for whom rough times did not decide.
+    fn order_exactly(&mut self, scan: &Scan<'_>, layout: &KeyLayout) {
+        let (unsorted, ranked) = (&self.unsorted, !self.unsorted.ranks.is_empty());
+        let exact = |key: &u64| {
+            let place = layout.place(*key);
+            let segment = scan.runs[unsorted.rows[place].run as usize].segment;
+            let rank = unsorted.ranks.get(place).copied().unwrap_or_default();
+            (unsorted.times[place], segment, rank)
+        };
+        for user in self.starts.windows(2) {
+            let own = user[0] as usize..user[1] as usize;
+            if !ranked && self.times[own.clone()].is_sorted() {
+                continue;
+            }
+            // Stable: rows of one run without ranks keep their order, which is that of arrival.
+            let keys = &mut self.keys[own.clone()];
+            keys.sort_by_key(exact);
+            let times = keys.iter().map(|&key| unsorted.times[layout.place(key)]);
+            for (time, exact) in self.times[own].iter_mut().zip(times) {
+                *time = exact;
+            }
+        }
+    }
+
+    /// Takes what else is known of the events, in order.
+    fn take_columns(&mut self, layout: &KeyLayout) {
+        let unsorted = &self.unsorted;
+        let places = || self.keys.iter().map(|&key| layout.place(key));
+        self.masks.clear();
+        self.masks
+            .extend(places().map(|place| unsorted.masks[place]));
+        self.flags.clear();
+        self.flags
+            .extend(places().map(|place| unsorted.flags[place]));
+        self.rows.clear();
+        self.rows.extend(places().map(|place| unsorted.rows[place]));
+    }
+}
+
+/// What an event costs while it is gathered: unsorted, twice as a key, and in order.
+const BYTES_PER_EVENT: usize = 2 * (8 + 8 + 1 + size_of::<RowRef>()) + 2 + 4 + 2 * 8;
+
+/// How an event's user, time and place make one number, so that numbers are in the order of users,
+/// then of times, as far as their bits go, then of places.
+#[derive(Clone, Copy, Debug)]
+struct KeyLayout {
+    first_low: u16,
+    low_bits: u32,
+    first_time: i64,
+    /// Bits of times that are left out.
+    time_shift: u32,
+    time_bits: u32,
+    place_bits: u32,
+}
+
+impl KeyLayout {
+    fn new(times: &[i64], lows: &Range<u32>) -> Self {
+        let bits_of = |number: u64| u64::BITS - number.leading_zeros();
+        let first_time = times.iter().copied().min().unwrap_or_default();
+        let last_time = times.iter().copied().max().unwrap_or_default();
+        let span_bits = bits_of(last_time.wrapping_sub(first_time) as u64);
+        let low_bits = bits_of(u64::from(lows.end - lows.start - 1));
+        // There is room for some bits of time: rows are numbered by 32 bits, users by 16.
+        let place_bits = bits_of(times.len() as u64);
+        let sorted_bits = SORTED_BITS.min(u64::BITS - place_bits);
+        let time_bits = span_bits.min(sorted_bits.saturating_sub(low_bits));
+        Self {
+            first_low: lows.start as u16,
+            low_bits,
+            first_time,
+            time_shift: span_bits - time_bits,
+            time_bits,
+            place_bits,
+        }
+    }
+
+    #[inline]
+    fn key(&self, low: u16, time: i64, place: u64) -> u64 {
+        let time = time.wrapping_sub(self.first_time) as u64 >> self.time_shift;
+        let low = u64::from(low - self.first_low);
+        (low << self.time_bits | time) << self.place_bits | place
+    }
+
+    #[inline]
+    fn place(&self, key: u64) -> usize {
+        (key & ((1 << self.place_bits) - 1)) as usize
+    }
+
+    #[inline]
+    fn low(&self, key: u64) -> u16 {
+        (key >> (self.place_bits + self.time_bits)) as u16 + self.first_low
+    }
+}
+
+/// Bits of user and time that events are sorted by: three digits. With those of some thousand users
+/// they tell times of a quarter apart that are half a second apart.
+const SORTED_BITS: u32 = 36;
+
+/// The rows of one run that belong to a morsel's users.
+struct RunRows<'r, 'a> {
+    source: &'r RunScan<'a>,
+    number: u32,
+    rows: Range<u32>,
+    range: TimeRange,
+    times: Times<'a>,
+    verdicts: BitVerdicts,
+}
+
+/// Verdicts as bits of masks and flags.
+struct BitVerdicts {
+    /// Of the conditions that hold for all rows.
+    all: (u64, u8),
+    /// Of those that hold for some, and for which.
+    some: Vec<((u64, u8), Verdicts)>,
+    every_row: bool,
+}
+
+impl BitVerdicts {
+    fn new(verdicts: Vec<Verdicts>, steps: usize, every_row: bool) -> Self {
+        let (mut all, mut some) = ((0, 0), Vec::new());
+        for (bit, verdicts) in verdicts.into_iter().enumerate() {
+            let bits = match bit < steps {
+                true => (1 << bit, 0),
+                false => (0, 1 << (bit - steps)),
+            };
+            match verdicts {
+                Verdicts::All => all = (all.0 | bits.0, all.1 | bits.1),
+                Verdicts::None => {}
+                Verdicts::Some(_) => some.push((bits, verdicts)),
+            }
+        }
+        Self {
+            all,
+            some,
+            every_row,
+        }
+    }
+
+    /// The bits of a row; `None` where it is not wanted.
+    #[inline]
+    fn of(&self, row: usize) -> Option<(u64, u8)> {
+        let (mut mask, mut flags) = self.all;
+        for (bits, verdicts) in &self.some {
+            let holds = verdicts.at(row);
+            mask |= if holds { bits.0 } else { 0 };
+            flags |= if holds { bits.1 } else { 0 };
+        }
+        (self.every_row || mask != 0 || flags != 0).then_some((mask, flags))
+    }
+}
+
+impl RunRows<'_, '_> {
+    /// Adds the rows of those of `found` who are wanted.
+    fn put(
+        &self,
+        found: &UserStarts,
+        wanted: &Words,
+        out: &mut Unsorted,
+    ) -> Result<(), Corruption> {
+        let before = out.rows.len();
+        if self.verdicts.some.is_empty() && self.verdicts.of(0).is_none() {
+            return Ok(());
+        }
+        let everybody = found.users.common_len(wanted) == found.users.len();
+        match self.verdicts.of(0) {
+            Some(bits) if everybody && self.source.whole && self.verdicts.some.is_empty() => {
+                self.put_all(found, bits, out);
+            }
+            _ => self.put_some(found, wanted, out),
+        }
+        let ties = self.source.run.ties(self.rows.clone())?;
+        if !ties.is_empty() {
+            out.ranks.resize(before, 0);
+            let rows = &out.rows[before..];
+            out.ranks.extend(rows.iter().map(|at| ties.rank(at.row)));
         }
         Ok(())
     }
 
-    /// Sorts by user (counting), then each user's events into total order, and splits columns.
-    fn order(&mut self, scan: &Scan<'_>) {
-        let counts = &mut self.dense;
-        counts.fill(0);
-        for event in &self.unsorted {
-            counts[usize::from(event.low) + 1] += 1;
-        }
-        self.lows.clear();
-        self.starts.clear();
-        let mut total = 0;
-        for low in 0..DENSE_STARTS - 1 {
-            if counts[low + 1] > 0 {
-                self.lows.push(low as u16);
-                self.starts.push(total);
-            }
-            total += counts[low + 1];
-            counts[low + 1] = total;
-        }
-        self.starts.push(total);
-        self.sorted.clear();
-        self.sorted.resize(self.unsorted.len(), Gathered::default());
-        for event in &self.unsorted {
-            let place = &mut counts[usize::from(event.low)];
-            self.sorted[*place as usize] = *event;
-            *place += 1;
-        }
-        let segment = |event: &Gathered| scan.runs[event.at.run as usize].segment;
-        for index in 0..self.lows.len() {
-            let events = self.events(index);
-            let events = &mut self.sorted[events];
-            // Stable: rows of one run without ranks keep their order, which is that of arrival.
-            let key = |event: &Gathered| (event.time, segment(event), event.rank);
-            if !events.is_sorted_by_key(key) {
-                events.sort_by_key(key);
-            }
-        }
-        self.split();
+    fn put_all(&self, found: &UserStarts, (mask, flags): (u64, u8), out: &mut Unsorted) {
+        each_user(found, |low, rows| {
+            out.lows.extend(std::iter::repeat_n(low, rows.len()));
+        });
+        self.times.append_to(&mut out.times);
+        let count = out.times.len();
+        out.masks.resize(count, mask);
+        out.flags.resize(count, flags);
+        let run = self.number;
+        out.rows
+            .extend(self.rows.clone().map(|row| RowRef { run, row }));
     }
 
-    fn split(&mut self) {
+    fn put_some(&self, found: &UserStarts, wanted: &Words, out: &mut Unsorted) {
+        let run = self.number;
+        each_user(found, |low, rows| {
+            if !wanted.contains(low) {
+                return;
+            }
+            for row in rows {
+                let index = (row - self.rows.start) as usize;
+                let time = self.times.get(index);
+                if !self.source.whole && !self.range.contains(time) {
+                    continue;
+                }
+                if let Some((mask, flags)) = self.verdicts.of(index) {
+                    out.lows.push(low);
+                    out.times.push(time);
+                    out.masks.push(mask);
+                    out.flags.push(flags);
+                    out.rows.push(RowRef { run, row });
+                }
+            }
+        });
+    }
+}
+
+impl Unsorted {
+    fn clear(&mut self) {
+        self.lows.clear();
         self.times.clear();
         self.masks.clear();
         self.flags.clear();
         self.rows.clear();
-        self.times
-            .extend(self.sorted.iter().map(|event| event.time));
-        self.masks
-            .extend(self.sorted.iter().map(|event| event.mask));
-        self.flags
-            .extend(self.sorted.iter().map(|event| event.flags));
-        self.rows.extend(self.sorted.iter().map(|event| event.at));
+        self.ranks.clear();
     }
 }
 
-/// What an event costs while it is gathered: twice on its way, once in columns.
-const BYTES_PER_EVENT: usize = 2 * size_of::<Gathered>() + 8 + 8 + 1 + size_of::<RowRef>();
+/// Calls `visit` with each user and its rows.
+#[inline]
+fn each_user(found: &UserStarts, mut visit: impl FnMut(u16, Range<u32>)) {
+    let mut rows = found.starts.windows(2);
+    found.users.for_each(|low| {
+        if let Some(own) = rows.next() {
+            visit(low, own[0]..own[1]);
+        }
+    });
+}
+
+/// The lower half of each row's user.
+fn lows_of(found: &UserStarts) -> Vec<u16> {
+    let mut lows = Vec::new();
+    each_user(found, |low, rows| {
+        lows.extend(std::iter::repeat_n(low, rows.len()));
+    });
+    lows
+}

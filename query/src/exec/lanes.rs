@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use pugmark_engine::segment::Offsets;
 
-use crate::kernel::{Bounds, Lane, LaneBounds, LaneScratch, Link, search};
+use crate::kernel::{Bounds, ExcludedLane, Lane, LaneBounds, LaneScratch, Link, search};
 
 use super::steps::{Source, StepRows, UserRows};
 
@@ -16,9 +16,10 @@ const FAR: i128 = 1 << 60;
 /// Each step's times and users' rows in one stretch.
 pub(super) struct Lanes<'m> {
     stretch: usize,
-    /// None for a step that has no events in the stretch.
+    /// None for a step that has no events in the stretch; behind the steps, of what is excluded.
     rows: Vec<Option<UserRows<'m>>>,
     lanes: Vec<Lane<'m>>,
+    exclude: Option<ExcludedLane<'m>>,
     bounds: LaneBounds,
     origin: i64,
     unit_micros: u64,
@@ -38,18 +39,26 @@ impl<'m> Lanes<'m> {
             origin: last.base,
             unit_micros: last.unit_micros,
         };
-        let mut rows = Vec::with_capacity(steps);
-        let mut lanes = Vec::with_capacity(steps);
-        for step in 0..steps {
+        let mut rows = Vec::with_capacity(steps + 1);
+        let mut lanes = Vec::with_capacity(steps + 1);
+        let excluded = bounds.exclude.map(|exclude| exclude.step);
+        for step in (0..steps).chain(excluded) {
             let source = of.only_source(step, stretch).ok()?;
             rows.push(source.map(|source| source.rows));
             lanes.push(source.map_or(Some(NO_EVENTS), |source| clock.lane(source))?);
         }
         let before = of.latest_before(steps, stretch);
+        let exclude = bounds.exclude.zip(lanes.get(steps).copied());
+        lanes.truncate(steps);
         Some(Self {
             stretch,
             rows,
             lanes,
+            exclude: exclude.map(|(exclude, lane)| ExcludedLane {
+                lane,
+                number: steps,
+                after: exclude.after,
+            }),
             bounds: clock.bounds(bounds, before),
             origin: clock.origin,
             unit_micros: clock.unit_micros,
@@ -72,6 +81,7 @@ impl<'m> Lanes<'m> {
         };
         search(
             &self.lanes,
+            self.exclude.as_ref(),
             &self.bounds,
             lows.len(),
             rows,

@@ -8,7 +8,7 @@
 //! scan      which runs a question reads; conditions simplified by event name
 //! filter    conditions over rows, in bulk          traits   traits of a morsel's users
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
-//! gather    a morsel's events in total order       values   held values and measures of events
+//! gather    a morsel's events in total order, by digits values   held values and measures of events
 //! users     segments as bitmap algebra
 //! each_user questions that look at one user's events after the other
 //! sessions  sessions, by their gaps                   paths    paths from their anchors
@@ -35,6 +35,7 @@ mod attribution_tests;
 mod computed;
 mod control;
 mod did;
+mod digits;
 mod each_user;
 mod effort;
 mod exists;

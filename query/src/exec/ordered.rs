@@ -1,7 +1,7 @@
 //! The fast path of plain ordered funnels: straight from mapped times, nothing gathered.
 //!
-//! Where every step is one event name of its own and only a window, a range, one held property and a
-//! breakdown are asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
+//! Where every step is one event name of its own and only a window, a range, one held property, another
+//! name that is excluded up to the chain's end, and a breakdown are asked for, bitmaps tell who entered at all. Only users of the first *two* steps have their
 //! times looked at, in the map, back from their last step.
 
 use pugmark_engine::Snapshot;
@@ -10,7 +10,7 @@ use pugmark_engine::bitmap::Words;
 use crate::behaviour::{
     Attribute, Condition, Entries, Funnel, FunnelMode, Operand, TimeRange, Truth,
 };
-use crate::kernel::{Bounds, Link};
+use crate::kernel::{Bounds, Exclusion, Link};
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::{Control, QueryError};
@@ -30,7 +30,9 @@ pub(crate) struct Ordered<'a> {
     /// Who has an event of the first step in the range.
     entered: Exists<'a>,
     steps: usize,
-    /// The runs of the steps' names.
+    /// Behind the steps: what is excluded.
+    exclude: Option<Exclusion>,
+    /// The runs of the steps' names, and of the excluded one.
     runs: Vec<StepRun<'a>>,
     /// What the rows of each run hold; empty where nothing is held.
     held: Vec<HeldColumn<'a>>,
@@ -66,8 +68,9 @@ impl<'a> Ordered<'a> {
         let range = funnel.range.resolve(as_of);
         let segments = snapshot.event_segments();
         let mut runs = Vec::new();
-        for (number, step) in funnel.steps.iter().enumerate() {
-            let scan = Scan::prepare(snapshot, &[&step.condition], range, false);
+        let steps = funnel.steps.iter().map(|step| &step.condition);
+        for (number, condition) in steps.chain(&funnel.exclude).enumerate() {
+            let scan = Scan::prepare(snapshot, &[condition], range, false);
             let answers = |run: &super::scan::RunScan<'_>| {
                 matches!(run.conditions[0], Condition::Constant(Truth::True))
                     && !run.run.is_overflow()
@@ -102,6 +105,10 @@ impl<'a> Ordered<'a> {
             held,
             entered: Exists::prepare(snapshot, &funnel.steps[0].condition, range)?,
             steps: funnel.steps.len(),
+            exclude: funnel.exclusion_bounds().map(|(after, _)| Exclusion {
+                step: funnel.steps.len(),
+                after: after - 1,
+            }),
             runs,
             range,
             within: funnel.within.map(|within| within.micros.max(0) as u64),
@@ -163,12 +170,15 @@ impl<'a> Ordered<'a> {
         }
         let runs = (present.as_slice(), self.held.as_slice());
         let (sources, held) = (&mut scratch.sources, &mut worker.held);
-        let mut rows = StepRows::find(self.steps, runs, morsel, sources, held)?;
+        let found = self.steps + usize::from(self.exclude.is_some());
+        let mut rows = StepRows::find(found, runs, morsel, sources, held)?;
+        let mut users_of_steps = rows.users();
+        users_of_steps.truncate(self.steps);
         let mut matching = Matching {
             ordered: self,
             control: worker.control,
             memory: worker.control.reservation(),
-            users: rows.users(),
+            users: users_of_steps,
             chains: &mut scratch.chains,
             chain: &mut scratch.chain,
             micros: &mut scratch.micros,
@@ -185,6 +195,7 @@ impl<'a> Ordered<'a> {
             first: self.range.first,
             last: self.range.last,
             within: self.within,
+            exclude: self.exclude,
         }
     }
 
@@ -335,18 +346,23 @@ impl Matching<'_, '_> {
 }
 
 /// True where the lists of each step's times decide: nothing but a window, a range, users, one held
-/// property and a breakdown by a property of the first event, and steps of different single names.
+/// property or a name that is excluded up to the end, and a breakdown by a property of the first event,
+/// and steps of different single names.
 fn is_plain(funnel: &Funnel) -> bool {
-    let names: Vec<Option<&str>> = funnel
-        .steps
-        .iter()
-        .map(|step| step.condition.as_event())
+    let steps = funnel.steps.iter().map(|step| &step.condition);
+    let names: Vec<Option<&str>> = steps
+        .chain(&funnel.exclude)
+        .map(Condition::as_event)
         .collect();
+    let excludes_to_the_end = match funnel.exclusion_bounds() {
+        Some((_, before)) => before == funnel.steps.len() && funnel.holding.is_empty(),
+        None => true,
+    };
     let different =
         |index: usize| names[index].is_some() && !names[..index].contains(&names[index]);
     funnel.mode == FunnelMode::Ordered
         && funnel.entries == Entries::Best
-        && funnel.exclude.is_none()
+        && excludes_to_the_end
         && funnel.holding.len() <= 1
         && funnel.bucket.is_none()
         && funnel.steps.iter().all(|step| !step.optional)

@@ -162,12 +162,12 @@ impl RunScan<'_> {
         Ok((!range.is_empty()).then_some(MorselRows { starts, range }))
     }
 
-    /// Evaluates the conditions over the rows: a set of rows for each, `None` for all rows.
+    /// Evaluates the conditions over neighbouring rows. `lows` tells the lower half of each row's user.
     /// Rows outside the range are not left out here.
     pub(crate) fn evaluate(
         &self,
-        rows: &MorselRows<'_>,
-        morsel: &Morsel,
+        rows: &Range<u32>,
+        lows: &dyn Fn() -> Vec<u16>,
         traits: &TraitTable,
         control: &Control,
         skipped: &mut Skipped,
@@ -184,21 +184,17 @@ impl RunScan<'_> {
         let reads: Vec<_> = reads.collect();
         let reads_traits = reads.iter().any(|one| !one.traits.is_empty());
         let properties = reads.iter().map(|one| one.properties.len()).sum();
-        effort::values(rows.range.len(), properties);
-        let lows = if reads_traits {
-            lows_of(rows, morsel)
-        } else {
-            Vec::new()
-        };
+        effort::values(rows.len(), properties);
+        let lows = if reads_traits { lows() } else { Vec::new() };
         let names = match self.run.is_overflow() {
-            true => Some(self.run.overflow_names(rows.range.clone())?),
+            true => Some(self.run.overflow_names(rows.clone())?),
             false => None,
         };
         let seen = Rows {
             run: self.run,
             properties: self.run.properties()?,
-            range: rows.range.clone(),
-            times: self.run.times(rows.range.clone())?,
+            range: rows.clone(),
+            times: self.run.times(rows.clone())?,
             names,
             lows: &lows,
             traits,
@@ -253,6 +249,16 @@ impl Verdicts {
 }
 
 impl MorselRows<'_> {
+    /// The lower half of each row's user.
+    pub(crate) fn lows(&self, morsel: &Morsel) -> Vec<u16> {
+        let mut lows = Vec::with_capacity(self.range.len());
+        for low in morsel.lows.clone() {
+            let count = self.starts[low as usize + 1] - self.starts[low as usize];
+            lows.extend(std::iter::repeat_n(low as u16, count as usize));
+        }
+        lows
+    }
+
     /// A user's rows, counted from the morsel's first.
     #[inline]
     pub(crate) fn of(&self, low: u16) -> Range<usize> {
@@ -299,14 +305,4 @@ impl<'a> RunScan<'a> {
         };
         first..end
     }
-}
-
-/// The lower half of each row's user.
-fn lows_of(rows: &MorselRows<'_>, morsel: &Morsel) -> Vec<u16> {
-    let mut lows = Vec::with_capacity(rows.range.len());
-    for low in morsel.lows.clone() {
-        let count = rows.starts[low as usize + 1] - rows.starts[low as usize];
-        lows.extend(std::iter::repeat_n(low as u16, count as usize));
-    }
-    lows
 }

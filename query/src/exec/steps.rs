@@ -549,14 +549,14 @@ impl StepEvents for StepRows<'_, '_> {
         (value != NO_VALUE).then_some(value)
     }
 
-    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool {
+    fn precedes(&self, step: usize, event: usize, (next_step, next): (usize, &Link)) -> bool {
         let order = |step: usize, event: usize| {
             let (source, row) = self.origin(step, next.stretch, event);
             let source = &self.sources[source];
             let rank = source.ties.rank(source.rows.first + row);
             (source.of.place(), rank)
         };
-        order(step, event) < order(step + 1, next.event)
+        order(step, event) < order(next_step, next.event)
     }
 }
 

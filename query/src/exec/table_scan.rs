@@ -255,11 +255,7 @@ fn event_block<'s>(
         run.run
             .user_starts(morsel.key, 0..CONTAINER_BITS as u32, starts)?;
     }
-    let asked = MorselRows {
-        starts: &[],
-        range: rows.clone(),
-    };
-    let verdicts = run.evaluate(&asked, morsel, &TraitTable::default(), control, skipped)?;
+    let verdicts = run.evaluate(&rows, &Vec::new, &TraitTable::default(), control, skipped)?;
     let times = run.run.times(rows.clone())?;
     let satisfied = match &verdicts[0] {
         Verdicts::None => return Ok(None),

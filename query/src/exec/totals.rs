@@ -499,11 +499,8 @@ impl<'a, 'q> Prepared<'a, 'q> {
     ) -> Result<(), QueryError> {
         let scan = &self.scan.runs[stretch.run];
         let numbering = &self.numberings[stretch.run];
-        let asked = MorselRows {
-            starts: &[],
-            range: stretch.rows.clone(),
-        };
-        let verdicts = scan.evaluate(&asked, &NOBODY, &TraitTable::default(), control, skipped)?;
+        let (rows, traits) = (&stretch.rows, TraitTable::default());
+        let verdicts = scan.evaluate(rows, &Vec::new, &traits, control, skipped)?;
         if matches!(verdicts[0], Verdicts::None) {
             return Ok(());
         }
@@ -620,13 +617,6 @@ impl<'a, 'q> Prepared<'a, 'q> {
         Ok(rows.collect())
     }
 }
-
-/// No users' traits are asked for.
-const NOBODY: Morsel = Morsel {
-    key: 0,
-    lows: 0..0,
-    rows: 0,
-};
 
 /// Adds each row's code, which absence comes before.
 fn add_codes(

@@ -268,17 +268,8 @@ impl Counting {
     ) -> Result<(), QueryError> {
         let rows = run.run.container_rows(morsel.key)?;
         effort::rows(rows.len());
-        let asked = MorselRows {
-            starts: &[],
-            range: rows.clone(),
-        };
-        let verdicts = run.evaluate(
-            &asked,
-            morsel,
-            &TraitTable::default(),
-            control,
-            &mut self.skipped,
-        )?;
+        let (traits, skipped) = (TraitTable::default(), &mut self.skipped);
+        let verdicts = run.evaluate(&rows, &Vec::new, &traits, control, skipped)?;
         if matches!(verdicts[0], Verdicts::None) {
             return Ok(());
         }

@@ -37,6 +37,17 @@ pub struct LaneBounds {
     pub before: i64,
 }
 
+/// The times of events that must not lie strictly between one event of a chain and its last.
+#[derive(Clone, Copy, Debug)]
+pub struct ExcludedLane<'a> {
+    /// Their times. Nothing is held.
+    pub lane: Lane<'a>,
+    /// The number under which `rows` tells a user's rows in it; not one of the chain's lanes.
+    pub number: usize,
+    /// The lane of the chain's event.
+    pub after: usize,
+}
+
 /// Working memory of [`search`].
 #[derive(Debug, Default)]
 pub struct LaneScratch {
@@ -85,7 +96,8 @@ const MOST_ENDS: usize = if cfg!(test) { 4 } else { 32 };
 
 /// Finds the chains with an event of every lane of `users` users, numbered from 0: of each user the
 /// one whose last event is the earliest possible, and whose other events are the latest. `rows`
-/// tells a user's rows in a lane.
+/// tells a user's rows in a lane. A chain that goes beyond the lane `exclude.after` has no excluded
+/// event behind its event there; chains with excluded events hold nothing.
 ///
 /// Calls `emit` with a user and its chain, or with `None` where the lanes do not tell whether there
 /// is a chain. Users without a chain are not mentioned.
@@ -95,6 +107,7 @@ const MOST_ENDS: usize = if cfg!(test) { 4 } else { 32 };
 #[inline]
 pub fn search(
     lanes: &[Lane<'_>],
+    exclude: Option<&ExcludedLane<'_>>,
     bounds: &LaneBounds,
     users: usize,
     rows: impl Fn(usize, usize) -> Range<u32>,
@@ -115,11 +128,15 @@ pub fn search(
         }
         scratch.open(&lanes[last], bounds, last * users);
         for step in (0..last).rev() {
-            let rows = |user| rows(step, user);
+            let own = |user| rows(step, user);
             let (lane, events, unsure) = (&lanes[step], step * users, |user| emit(user, None));
             match lanes[last].held {
-                [] => scratch.go_back(lane, bounds, events, rows, unsure),
-                _ => scratch.go_back_held(lane, bounds, events, rows, unsure),
+                [] => scratch.go_back(lane, bounds, events, own, unsure),
+                _ => scratch.go_back_held(lane, bounds, events, own, unsure),
+            }
+            if let Some(exclude) = exclude.filter(|exclude| exclude.after == step) {
+                let unsure = |user| emit(user, None);
+                scratch.keep_free(lanes, exclude, users, &rows, unsure);
             }
         }
         for place in 0..scratch.open.len() {
@@ -286,6 +303,46 @@ impl LaneScratch {
                 unsure(user);
             }
             false
+        });
+    }
+
+    /// Drops the chains that have an excluded event behind their event in the lane `exclude.after`,
+    /// to which they have gone back. An end that has another lies behind the next event there.
+    fn keep_free(
+        &mut self,
+        lanes: &[Lane<'_>],
+        exclude: &ExcludedLane<'_>,
+        users: usize,
+        rows: impl Fn(usize, usize) -> Range<u32>,
+        mut unsure: impl FnMut(usize),
+    ) {
+        let (after, last) = (exclude.after, lanes.len() - 1);
+        let (skip, events) = (&mut self.skip, &self.events);
+        self.open.retain(|chain| {
+            let user = chain.user as usize;
+            let end = lanes[last].units(events[last * users + user]);
+            let own = rows(exclude.number, user);
+            let next = own.start + exclude.lane.count_before(&own, end);
+            let at_end = next < own.end && exclude.lane.units(next) == end;
+            let latest = match next > own.start {
+                true => exclude.lane.units(next - 1),
+                false => -FAR,
+            };
+            if at_end || latest == chain.later {
+                skip[user] = DECIDED;
+                unsure(user);
+                return false;
+            }
+            if latest > chain.later {
+                let next = events[after * users + user] + 1;
+                let behind = next < rows(after, user).end;
+                skip[user] = if behind {
+                    lanes[after].units(next)
+                } else {
+                    DECIDED
+                };
+            }
+            latest < chain.later
         });
     }
 

@@ -1,4 +1,5 @@
-//! The fast path of plain ordered funnels: only steps, a window, a range, and a held value.
+//! The fast path of plain ordered funnels: only steps, a window, a range, a held value, and events
+//! that are excluded up to the chain's end.
 //!
 //! A user's events of each step are searched where they lie. A chain of `k` steps ends in an
 //! event of step `k`; going back from it by latest predecessors gives the latest start, and if
@@ -6,6 +7,7 @@
 //! users need a look at a handful of events: those of the steps that they did not come to are
 //! never read, and of a frequent step only those beside the events of a rarer one.
 
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::EVENTS_BETWEEN_CHECKS;
@@ -30,8 +32,8 @@ pub trait StepEvents {
     }
 
     /// Which of two events of one stretch at one time comes first: true where that is `event` of
-    /// `step`, false where it is `next` of the step behind it.
-    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool;
+    /// `step`, false where it is `next` of another step.
+    fn precedes(&self, step: usize, event: usize, next: (usize, &Link)) -> bool;
 }
 
 /// An event of a chain.
@@ -54,6 +56,18 @@ pub struct Bounds {
     pub last: i64,
     /// Longest time from the first event to the last.
     pub within: Option<u64>,
+    /// Which events are not in between.
+    pub exclude: Option<Exclusion>,
+}
+
+/// Events that must not lie strictly between one event of a chain and its last: a chain that does not
+/// go beyond that one may have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exclusion {
+    /// The number under which they are found, as those of a step; none of a chain's.
+    pub step: usize,
+    /// The step of the chain's event, from 0.
+    pub after: usize,
 }
 
 /// Why a search ended early.
@@ -142,19 +156,42 @@ fn go_back(
         None => bounds.first,
     };
     for step in (0..last).rev() {
-        match latest_before(user, step, chain[step + 1], (held, earliest), passed) {
+        let next = (step + 1, chain[step + 1]);
+        match latest_before(user, step, next, (held, earliest), passed) {
             Some(link) if link.time >= earliest => chain[step] = link,
             _ => return false,
         }
+        if let Some(exclude) = bounds.exclude.filter(|exclude| exclude.after == step) {
+            let end = (last, chain[last]);
+            let excluded = latest_before(user, exclude.step, end, (held, earliest), passed);
+            let before = (step, &chain[step]);
+            if excluded.is_some_and(|link| !is_before(user, exclude.step, &link, before)) {
+                return false;
+            }
+        }
     }
     true
+}
+
+/// True where an event is before another one, in total order.
+fn is_before(
+    user: &impl StepEvents,
+    step: usize,
+    link: &Link,
+    (other_step, other): (usize, &Link),
+) -> bool {
+    let place = |link: &Link| (link.stretch, link.time);
+    match place(link).cmp(&place(other)) {
+        Ordering::Equal => user.precedes(step, link.event, (other_step, other)),
+        order => order.is_lt(),
+    }
 }
 
 /// The latest event before `next` that holds the same; any other that is too early ends the search.
 fn latest_before(
     user: &mut impl StepEvents,
     step: usize,
-    next: Link,
+    (next_step, next): (usize, Link),
     (held, earliest): (i64, i64),
     passed: &mut usize,
 ) -> Option<Link> {
@@ -168,7 +205,7 @@ fn latest_before(
             before = user.first_from(step, stretch, events.clone(), next.time);
             while before < events.end
                 && user.time(step, stretch, before) == next.time
-                && user.precedes(step, before, &next)
+                && user.precedes(step, before, (next_step, &next))
             {
                 before += 1;
             }

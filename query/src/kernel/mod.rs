@@ -28,8 +28,8 @@ pub use did::{
 pub use funnel::{
     Counted, FunnelPlan, FunnelScratch, Outcome, UserEvents, match_every, match_funnel,
 };
-pub use lanes::{Lane, LaneBounds, LaneChain, LaneScratch, NO_VALUE, search};
-pub use lists::{Bounds, Link, StepEvents, Stopped, find_chain};
+pub use lanes::{ExcludedLane, Lane, LaneBounds, LaneChain, LaneScratch, NO_VALUE, search};
+pub use lists::{Bounds, Exclusion, Link, StepEvents, Stopped, find_chain};
 
 /// The caller asked to stop while a user was being matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

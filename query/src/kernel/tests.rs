@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use pugmark_engine::{Scalar, Value};
 
 use super::{
-    Bounds, CONDITION, DidEvents, DidPlan, DidScratch, FunnelPlan, FunnelScratch, Held,
-    Interrupted, Lane, LaneBounds, LaneScratch, Link, Measure, Measures, NOT_THEN, StepEvents,
-    THEN, UserEvents, find_chain, match_did, match_every, match_funnel, search,
+    Bounds, CONDITION, DidEvents, DidPlan, DidScratch, ExcludedLane, Exclusion, FunnelPlan,
+    FunnelScratch, Held, Interrupted, Lane, LaneBounds, LaneScratch, Link, Measure, Measures,
+    NOT_THEN, StepEvents, THEN, UserEvents, find_chain, match_did, match_every, match_funnel,
+    search,
 };
 use crate::behaviour::{
     Aggregate, AggregateTest, Attribute, ByKey, Condition, Did, Entries, EventRow, Funnel,
@@ -280,13 +281,16 @@ proptest! {
         within in prop::option::of(0..20_i64),
         mut cuts in prop::collection::vec(0..24_usize, 0..4),
         (first, last) in (-1..30_i64, 0..60_i64),
+        exclude in prop::option::of(0..4_usize),
     ) {
+        let exclude = exclude.map(|after| Exclusion { step: steps, after: after % steps });
+        let names = steps + usize::from(exclude.is_some());
         let mut time = 0;
         let events = gaps.into_iter().map(|(gap, step)| {
             time += gap;
             (time, step)
         });
-        let events: Vec<(i64, usize)> = events.filter(|&(_, step)| step < steps).collect();
+        let events: Vec<(i64, usize)> = events.filter(|&(_, step)| step < names).collect();
         let inside = events.iter().enumerate();
         let inside = inside.filter(|(_, (time, _))| (first..=last).contains(time));
         let inside: Vec<(usize, (i64, u64))> =
@@ -295,7 +299,17 @@ proptest! {
             inside.into_iter().unzip();
         let mut funnel = Funnel::new(["a", "b", "c", "d"].into_iter().take(steps));
         funnel.within = within.map(crate::behaviour::micros);
-        let seen = UserEvents { times: &times, steps: &masks, ..UserEvents::default() };
+        let excluded = masks.iter().map(|mask| exclude.is_some() && *mask == 1 << steps);
+        let excluded: Vec<bool> = excluded.collect();
+        if let Some(exclude) = exclude {
+            funnel = funnel.exclude("x").after_step(exclude.after + 1);
+        }
+        let seen = UserEvents {
+            times: &times,
+            steps: &masks,
+            excluded: &excluded,
+            ..UserEvents::default()
+        };
         let mut expected = Vec::new();
         let plan = FunnelPlan::new(&funnel);
         match_funnel(&plan, &seen, &mut FunnelScratch::default(), &|| false, |outcome| {
@@ -303,8 +317,8 @@ proptest! {
         }).unwrap();
 
         cuts.sort_unstable();
-        let mut user = Stretches::new(&events, steps, &cuts);
-        let bounds = Bounds { first, last, within: within.map(|within| within as u64) };
+        let mut user = Stretches::new(&events, names, &cuts);
+        let bounds = Bounds { first, last, within: within.map(|within| within as u64), exclude };
         let mut chain = Vec::new();
         'levels: for level in (1..=steps).rev() {
             chain.resize(level, Link::default());
@@ -354,7 +368,7 @@ impl Stretches {
                 .map(|&(time, _)| (time + step as i64) as u32);
             strangers(step).chain(own).chain(strangers(7)).collect()
         };
-        let steps = 0..chain.len();
+        let steps = 0..self.0.len();
         let offsets: Vec<Vec<u32>> = steps.map(offsets).collect();
         let lanes = offsets.iter().enumerate();
         let lanes: Vec<Lane<'_>> = lanes
@@ -364,10 +378,17 @@ impl Stretches {
                 held: &[],
             })
             .collect();
+        let exclude = bounds.exclude.map(|exclude| ExcludedLane {
+            lane: lanes[exclude.step],
+            number: exclude.step,
+            after: exclude.after,
+        });
+        let lanes = &lanes[..chain.len()];
         let rows = |step: usize| step as u32..(step + self.0[step][stretch].len()) as u32;
         let (mut scratch, mut told) = (LaneScratch::default(), None);
         search(
-            &lanes,
+            lanes,
+            exclude.as_ref(),
             &lane_bounds,
             1,
             |step, _| rows(step),
@@ -409,8 +430,8 @@ impl StepEvents for Stretches {
         events.start + times.partition_point(|&(other, _)| other < time)
     }
 
-    fn precedes(&self, step: usize, event: usize, next: &Link) -> bool {
-        self.0[step][next.stretch][event].1 < self.0[step + 1][next.stretch][next.event].1
+    fn precedes(&self, step: usize, event: usize, (next_step, next): (usize, &Link)) -> bool {
+        self.0[step][next.stretch][event].1 < self.0[next_step][next.stretch][next.event].1
     }
 }
 
