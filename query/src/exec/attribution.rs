@@ -4,8 +4,6 @@
 //! lookback. First and last touch aside, every pair of a conversion and a touch in its lookback
 //! is looked at.
 
-use std::collections::HashMap;
-
 use crate::behaviour::{
     Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
     AttributionUsersResult, Notices, TimeRange, TouchKey,
@@ -15,6 +13,7 @@ use crate::sum::ExactSum;
 use super::Executor;
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
+use super::intern::Interner;
 
 /// Numbers of the conditions that are read.
 const CONVERSION: usize = 0;
@@ -92,7 +91,7 @@ impl Executor {
             list,
         };
         let (sums, notices) = self.each_user(&reads, &credits)?;
-        let mut merged = Groups::default();
+        let mut merged = Groups::new();
         for sum in sums {
             merged.merge(sum);
         }
@@ -120,13 +119,17 @@ struct Touch {
 }
 
 /// What the values of touches come to.
-#[derive(Default)]
 struct Groups {
-    numbers: HashMap<TouchKey, usize>,
+    texts: Interner,
+    /// Of no touch, of no value, and of each text.
     groups: Vec<Group>,
-    /// About how much memory they take.
-    bytes: usize,
+    /// Bytes of the listed users.
+    listed_bytes: usize,
 }
+
+const DIRECT: usize = 0;
+const NO_VALUE: usize = 1;
+const FIRST_TEXT: usize = 2;
 
 /// What one value comes to.
 #[derive(Default)]
@@ -144,7 +147,7 @@ impl Fold for Credits<'_> {
     type Sum = Groups;
 
     fn begin(&self) -> Groups {
-        Groups::default()
+        Groups::new()
     }
 
     fn user(&self, user: &UserHistory<'_>, groups: &mut Groups) -> Result<(), QueryError> {
@@ -182,7 +185,7 @@ impl Fold for Credits<'_> {
     }
 
     fn byte_len(&self, groups: &Groups) -> usize {
-        groups.bytes
+        groups.byte_len()
     }
 }
 
@@ -199,8 +202,8 @@ impl Credits<'_> {
                 continue;
             }
             let time = user.times[event];
-            let key = user.text(BY, event)?;
-            let group = groups.number(key.map_or(TouchKey::None, TouchKey::Value));
+            let text = user.text_number(BY, event, &mut groups.texts)?;
+            let group = groups.of_text(text);
             groups.groups[group].touches += u64::from(self.range.contains(time));
             touches.push(Touch { event, time, group });
         }
@@ -221,8 +224,7 @@ impl Conversion<'_> {
     fn share(&mut self, touches: &[Touch]) {
         let [first, .., last] = touches else {
             let only = touches.first().map(|touch| touch.group);
-            let group = only.unwrap_or_else(|| self.groups.number(TouchKey::Direct));
-            return self.credit(group, 1.0);
+            return self.credit(only.unwrap_or(DIRECT), 1.0);
         };
         match self.credits.attribution.model {
             AttributionModel::First => self.credit(first.group, 1.0),
@@ -280,31 +282,50 @@ impl Conversion<'_> {
             group.users += 1;
             if self.credits.list {
                 group.listed.push(self.user);
-                self.groups.bytes += size_of::<u32>();
+                self.groups.listed_bytes += size_of::<u32>();
             }
         }
     }
 }
 
 impl Groups {
-    /// The number of a value's group.
-    fn number(&mut self, key: TouchKey) -> usize {
-        if let Some(&number) = self.numbers.get(&key) {
-            return number;
+    fn new() -> Self {
+        Self {
+            texts: Interner::default(),
+            groups: vec![Group::default(), Group::default()],
+            listed_bytes: 0,
         }
-        let number = self.groups.len();
-        // The key, its entry, and both sums.
-        self.bytes += key.label().len() + size_of::<(TouchKey, usize, Group)>();
-        self.bytes += 2 * ExactSum::BYTES;
-        self.numbers.insert(key, number);
-        self.groups.push(Group::default());
-        number
+    }
+
+    /// The number of the group of a text, of which the number is given.
+    fn of_text(&mut self, text: Option<u32>) -> usize {
+        let Some(text) = text else {
+            return NO_VALUE;
+        };
+        let group = FIRST_TEXT + text as usize;
+        if group >= self.groups.len() {
+            self.groups.resize_with(group + 1, Group::default);
+        }
+        group
+    }
+
+    /// About how much memory this takes.
+    fn byte_len(&self) -> usize {
+        let group = size_of::<Group>() + 2 * ExactSum::BYTES;
+        self.texts.byte_len() + self.groups.len() * group + self.listed_bytes
     }
 
     /// Adds the sums of other users.
     fn merge(&mut self, other: Self) {
         for (key, from) in other.into_rows() {
-            let number = self.number(key);
+            let number = match key {
+                TouchKey::Direct => DIRECT,
+                TouchKey::None => NO_VALUE,
+                TouchKey::Value(text) => {
+                    let text = self.texts.number(&text);
+                    self.of_text(Some(text))
+                }
+            };
             let into = &mut self.groups[number];
             into.touches += from.touches;
             into.users += from.users;
@@ -319,9 +340,9 @@ impl Groups {
     /// The values and what they come to, in any order. Values that were touched before the range
     /// only and led to nothing are left out.
     fn into_rows(self) -> impl Iterator<Item = (TouchKey, Group)> {
-        let mut groups = self.groups;
-        let numbers = self.numbers.into_iter();
-        let rows = numbers.map(move |(key, number)| (key, std::mem::take(&mut groups[number])));
+        let texts = self.texts.into_texts().into_iter().map(TouchKey::Value);
+        let keys = [TouchKey::Direct, TouchKey::None].into_iter().chain(texts);
+        let rows = keys.zip(self.groups);
         rows.filter(|(_, group)| group.touches > 0 || group.users > 0)
     }
 }

@@ -8,7 +8,7 @@ use crate::kernel::{DidEvents, DidPlan, DidScratch, Held, Measures, match_did};
 
 use super::control::{Control, QueryError};
 use super::exists::{Bounds, Exists};
-use super::gather::Gather;
+use super::gather::{Asked, Gather};
 use super::morsel::Morsel;
 use super::scan::{DENSE_STARTS, RunScan, Scan};
 use super::traits::TraitTable;
@@ -236,7 +236,12 @@ impl<'a> PreparedDid<'a> {
             did: scratch,
             ..
         } = worker;
-        gather.fill(scan, morsel, within, traits, 0, false, skipped)?;
+        let asked = Asked {
+            steps: 0,
+            every_row: false,
+            only_times: false,
+        };
+        gather.fill(scan, morsel, within, traits, asked, skipped)?;
         let holding = match self.did.holding.as_slice() {
             [] => None,
             properties => Some(held(scan, gather, properties)?.0),

@@ -17,28 +17,35 @@ pub(super) fn sort(keys: &mut Vec<u64>, spare: &mut Vec<u64>, bits: Range<u32>) 
     }
     spare.clear();
     spare.resize(keys.len(), 0);
-    for bit in bits.step_by(DIGIT_BITS as usize) {
-        distribute(keys, spare, bit);
+    let digits: Vec<u32> = bits.step_by(DIGIT_BITS as usize).collect();
+    for (mut places, &bit) in places(keys, &digits).into_iter().zip(&digits) {
+        for &key in &*keys {
+            let place = &mut places[digit(key, bit)];
+            spare[*place as usize] = key;
+            *place += 1;
+        }
         std::mem::swap(keys, spare);
     }
 }
 
-/// Writes `keys` to `sorted` in the order of the digit at `bit`; equal ones keep theirs.
-fn distribute(keys: &[u64], sorted: &mut [u64], bit: u32) {
-    let digit = |key: u64| (key >> bit) as usize & ((1 << DIGIT_BITS) - 1);
-    let mut places = [0_u32; 1 << DIGIT_BITS];
-    for &key in keys {
-        places[digit(key)] += 1;
+/// For each value of each digit, how many keys have a smaller one.
+fn places(keys: &[u64], digits: &[u32]) -> Vec<Vec<u32>> {
+    let mut places = vec![vec![0; 1 << DIGIT_BITS]; digits.len()];
+    for (places, &bit) in places.iter_mut().zip(digits) {
+        for &key in keys {
+            places[digit(key, bit)] += 1;
+        }
+        let mut smaller = 0;
+        for place in places {
+            smaller += std::mem::replace(place, smaller);
+        }
     }
-    let mut first = 0;
-    for place in &mut places {
-        first += std::mem::replace(place, first);
-    }
-    for &key in keys {
-        let place = &mut places[digit(key)];
-        sorted[*place as usize] = key;
-        *place += 1;
-    }
+    places
+}
+
+#[inline]
+fn digit(key: u64, bit: u32) -> usize {
+    (key >> bit) as usize & ((1 << DIGIT_BITS) - 1)
 }
 
 #[cfg(test)]

@@ -19,12 +19,13 @@ use crate::behaviour::{
 
 use super::computed::of_gathered;
 use super::control::{Control, QueryError};
-use super::gather::RowRef;
+use super::gather::{Asked, RowRef};
+use super::intern::Interner;
 use super::morsel::{self, Morsel};
 use super::scan::Scan;
 use super::traits::TraitTable;
 use super::users::PreparedUsers;
-use super::values::ValueReader;
+use super::values::{ValueReader, smallest_text};
 use super::worker::Worker;
 use super::{Executor, UserSet};
 
@@ -61,6 +62,8 @@ struct MorselValues<'m> {
     traits: &'m TraitTable,
     control: &'m Control,
     readers: RefCell<Vec<ValueReader<'m, 'm>>>,
+    /// The number of each run's name, once it was asked for.
+    names: RefCell<Vec<Option<u32>>>,
     /// For each operand that is an expression, what it comes to for each event.
     computed: &'m [Vec<Option<Value>>],
 }
@@ -69,6 +72,9 @@ struct MorselValues<'m> {
 pub(super) trait Fold: Sync {
     /// What a thread adds up.
     type Sum: Send;
+
+    /// True where nothing but times is looked at, and equal ones in any order.
+    const ONLY_TIMES: bool = false;
 
     /// The sum over nobody.
     fn begin(&self) -> Self::Sum;
@@ -137,11 +143,32 @@ impl UserHistory<'_> {
 
     /// The operand's value as text: of a multi-valued one the smallest.
     pub(super) fn text(&self, operand: usize, event: usize) -> Result<Option<String>, Corruption> {
-        let value = self.value(operand, event)?;
-        let scalars = value.iter().flat_map(Value::scalars);
-        Ok(scalars
-            .map(|scalar| scalar.canonical_text().into_owned())
-            .min())
+        Ok(smallest_text(self.value(operand, event)?))
+    }
+
+    /// The number of that text, `None` where there is no value. A fold asks for an operand with one
+    /// interner in each of its sums.
+    pub(super) fn text_number(
+        &self,
+        operand: usize,
+        event: usize,
+        texts: &mut Interner,
+    ) -> Result<Option<u32>, Corruption> {
+        let at = self.rows[event];
+        match self.of.operands[operand] {
+            Operand::Property(_) => {
+                self.of.readers.borrow_mut()[operand].number(self.of.scan, at, texts)
+            }
+            Operand::EventName if !self.of.scan.runs[at.run as usize].run.is_overflow() => {
+                let mut names = self.of.names.borrow_mut();
+                let known = &mut names[at.run as usize];
+                if known.is_none() {
+                    *known = Some(texts.number(&self.name(event)?));
+                }
+                Ok(*known)
+            }
+            _ => Ok(self.text(operand, event)?.map(|text| texts.number(&text))),
+        }
     }
 
     /// The numbers that the operand's value holds, added up; `None` where it holds none.
@@ -287,14 +314,18 @@ impl<'a, 'q> Prepared<'a, 'q> {
             return Ok(());
         }
         let traits = TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
-        let steps = self.reads.conditions.len();
+        let asked = Asked {
+            steps: self.reads.conditions.len(),
+            every_row: false,
+            only_times: F::ONLY_TIMES,
+        };
         let Worker {
             gather,
             skipped,
             control,
             ..
         } = worker;
-        gather.fill(&self.scan, morsel, &users, &traits, steps, false, skipped)?;
+        gather.fill(&self.scan, morsel, &users, &traits, asked, skipped)?;
         let mut memory = control.reservation();
         let mut computed = Vec::with_capacity(self.reads.operands.len());
         for operand in &self.reads.operands {
@@ -318,6 +349,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
             traits: &traits,
             control,
             readers: RefCell::new(readers.collect()),
+            names: RefCell::new(vec![None; self.scan.runs.len()]),
             computed: &computed,
         };
         for index in 0..gather.users() {
@@ -329,8 +361,8 @@ impl<'a, 'q> Prepared<'a, 'q> {
             let history = UserHistory {
                 ordinal: u32::from(morsel.key) << 16 | u32::from(low),
                 times: &gather.times[own.clone()],
-                masks: &gather.masks[own.clone()],
-                rows: &gather.rows[own],
+                masks: gather.masks.get(own.clone()).unwrap_or_default(),
+                rows: gather.rows.get(own).unwrap_or_default(),
                 first,
                 low,
                 of: &values,

@@ -22,7 +22,7 @@ use crate::tally::{FunnelTally, histogram};
 use super::Executor;
 use super::computed::of_gathered;
 use super::control::{Control, QueryError};
-use super::gather::{Gather, RowRef};
+use super::gather::{Asked, Gather, RowRef};
 use super::memory::Reservation;
 use super::morsel::{self, Morsel};
 use super::ordered::Ordered;
@@ -394,17 +394,17 @@ impl<'a> PreparedFunnel<'a> {
             ..
         } = state;
         let gather = &mut worker.gather;
-        let (steps, strict) = (
-            self.funnel.steps.len(),
-            self.funnel.mode == FunnelMode::Strict,
-        );
+        let asked = Asked {
+            steps: self.funnel.steps.len(),
+            every_row: self.funnel.mode == FunnelMode::Strict,
+            only_times: false,
+        };
         gather.fill(
             &self.scan,
             morsel,
             users,
             &traits,
-            steps,
-            strict,
+            asked,
             &mut worker.skipped,
         )?;
         let gather = &worker.gather;

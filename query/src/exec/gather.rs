@@ -46,8 +46,6 @@ pub(crate) struct Gather<'c> {
     /// Where it lies.
     pub(crate) rows: Vec<RowRef>,
     unsorted: Unsorted,
-    /// For each event its user, rough time, and place among the unsorted.
-    keys: Vec<u64>,
     spare: Vec<u64>,
     /// Who has rows of the run at hand.
     found: UserStarts,
@@ -55,10 +53,23 @@ pub(crate) struct Gather<'c> {
     memory: Reservation<'c>,
 }
 
+/// What is wanted of a morsel's events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asked {
+    /// So many conditions are bits of the masks, the others flags.
+    pub(crate) steps: usize,
+    /// Events that satisfy no condition are wanted too.
+    pub(crate) every_row: bool,
+    /// Nothing but the times is wanted: masks, flags and rows stay empty, and the order of equal times
+    /// means nothing.
+    pub(crate) only_times: bool,
+}
+
 /// Events as the runs give them, one run after another.
 #[derive(Debug, Default)]
 struct Unsorted {
-    lows: Vec<u16>,
+    /// For each event its user, rough time, and place in the other columns.
+    keys: Vec<u64>,
     times: Vec<i64>,
     masks: Vec<u64>,
     flags: Vec<u8>,
@@ -78,7 +89,6 @@ impl<'c> Gather<'c> {
             flags: Vec::new(),
             rows: Vec::new(),
             unsorted: Unsorted::default(),
-            keys: Vec::new(),
             spare: Vec::new(),
             found: UserStarts::default(),
             control,
@@ -96,24 +106,19 @@ impl<'c> Gather<'c> {
         self.starts[index] as usize..self.starts[index + 1] as usize
     }
 
-    /// Gathers those events of the morsel's users `wanted` that satisfy any condition (with
-    /// `every_row`, all) in the scan's range. The first `steps` conditions are bits of the masks, the
-    /// others flags.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one call site a question, each names what it has"
-    )]
+    /// Gathers those events of the morsel's users `wanted` that satisfy any condition in the scan's
+    /// range.
     pub(crate) fn fill(
         &mut self,
         scan: &Scan<'_>,
         morsel: &Morsel,
         wanted: &Words,
         traits: &TraitTable,
-        steps: usize,
-        every_row: bool,
+        asked: Asked,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         self.unsorted.clear();
+        let layout = KeyLayout::new(scan, morsel)?;
         for (number, source) in (0..).zip(&scan.runs) {
             let found = &mut self.found;
             source
@@ -136,31 +141,27 @@ impl<'c> Gather<'c> {
                 number,
                 range: scan.range,
                 times: source.run.times(rows.clone())?,
-                verdicts: BitVerdicts::new(verdicts, steps, every_row),
+                verdicts: BitVerdicts::new(verdicts, &asked),
+                only_times: asked.only_times,
+                layout,
                 rows,
             };
             run.put(found, wanted, &mut self.unsorted)?;
         }
-        self.order(scan, &morsel.lows);
+        self.order(scan, &layout);
         Ok(())
     }
 
     /// Brings the events into order.
-    fn order(&mut self, scan: &Scan<'_>, lows: &Range<u32>) {
-        let unsorted = &self.unsorted;
-        let layout = KeyLayout::new(&unsorted.times, lows);
-        let events = (0..).zip(unsorted.times.iter().zip(&unsorted.lows));
-        self.keys.clear();
-        self.keys
-            .extend(events.map(|(place, (&time, &low))| layout.key(low, time, place)));
-        let bits = layout.place_bits..layout.place_bits + layout.time_bits + layout.low_bits;
-        digits::sort(&mut self.keys, &mut self.spare, bits);
+    fn order(&mut self, scan: &Scan<'_>, layout: &KeyLayout) {
+        let Unsorted { keys, times, .. } = &mut self.unsorted;
+        digits::sort(keys, &mut self.spare, layout.sorted_bits());
         self.times.clear();
-        let places = self.keys.iter().map(|&key| layout.place(key));
-        self.times.extend(places.map(|place| unsorted.times[place]));
-        self.find_users(&layout);
-        self.order_exactly(scan, &layout);
-        self.take_columns(&layout);
+        let places = keys.iter().map(|&key| layout.place(key));
+        self.times.extend(places.map(|place| times[place]));
+        self.find_users(layout);
+        self.order_exactly(scan, layout);
+        self.take_columns(layout);
     }
 
     /// Finds where the events of each user start.
@@ -168,7 +169,7 @@ impl<'c> Gather<'c> {
         self.lows.clear();
         self.starts.clear();
         let mut before = None;
-        for (start, &key) in (0..).zip(&self.keys) {
+        for (start, &key) in (0..).zip(&self.unsorted.keys) {
             let low = layout.low(key);
             if before != Some(low) {
                 self.lows.push(low);
@@ -176,17 +177,25 @@ impl<'c> Gather<'c> {
                 before = Some(low);
             }
         }
-        self.starts.push(self.keys.len() as u32);
+        self.starts.push(self.unsorted.keys.len() as u32);
     }
 
     /// Sorts the events of the users for whom rough times did not decide.
     fn order_exactly(&mut self, scan: &Scan<'_>, layout: &KeyLayout) {
-        let (unsorted, ranked) = (&self.unsorted, !self.unsorted.ranks.is_empty());
+        let Unsorted {
+            keys,
+            times,
+            rows,
+            ranks,
+            ..
+        } = &mut self.unsorted;
+        let ranked = !ranks.is_empty();
         let exact = |key: &u64| {
             let place = layout.place(*key);
-            let segment = scan.runs[unsorted.rows[place].run as usize].segment;
-            let rank = unsorted.ranks.get(place).copied().unwrap_or_default();
-            (unsorted.times[place], segment, rank)
+            let row = rows.get(place);
+            let segment = row.map_or(0, |at| scan.runs[at.run as usize].segment);
+            let rank = ranks.get(place).copied().unwrap_or_default();
+            (times[place], segment, rank)
         };
         for user in self.starts.windows(2) {
             let own = user[0] as usize..user[1] as usize;
@@ -194,32 +203,33 @@ impl<'c> Gather<'c> {
                 continue;
             }
             // Stable: rows of one run without ranks keep their order, which is that of arrival.
-            let keys = &mut self.keys[own.clone()];
-            keys.sort_by_key(exact);
-            let times = keys.iter().map(|&key| unsorted.times[layout.place(key)]);
-            for (time, exact) in self.times[own].iter_mut().zip(times) {
-                *time = exact;
+            keys[own.clone()].sort_by_key(exact);
+            for event in own {
+                self.times[event] = times[layout.place(keys[event])];
             }
         }
     }
 
     /// Takes what else is known of the events, in order.
     fn take_columns(&mut self, layout: &KeyLayout) {
-        let unsorted = &self.unsorted;
-        let places = || self.keys.iter().map(|&key| layout.place(key));
         self.masks.clear();
+        self.flags.clear();
+        self.rows.clear();
+        let unsorted = &self.unsorted;
+        if unsorted.rows.is_empty() {
+            return;
+        }
+        let places = || unsorted.keys.iter().map(|&key| layout.place(key));
         self.masks
             .extend(places().map(|place| unsorted.masks[place]));
-        self.flags.clear();
         self.flags
             .extend(places().map(|place| unsorted.flags[place]));
-        self.rows.clear();
         self.rows.extend(places().map(|place| unsorted.rows[place]));
     }
 }
 
 /// What an event costs while it is gathered: unsorted, twice as a key, and in order.
-const BYTES_PER_EVENT: usize = 2 * (8 + 8 + 1 + size_of::<RowRef>()) + 2 + 4 + 2 * 8;
+const BYTES_PER_EVENT: usize = 2 * (8 + 8 + 1 + size_of::<RowRef>()) + 4 + 2 * 8;
 
 /// How an event's user, time and place make one number, so that numbers are in the order of users,
 /// then of times, as far as their bits go, then of places.
@@ -235,31 +245,46 @@ struct KeyLayout {
 }
 
 impl KeyLayout {
-    fn new(times: &[i64], lows: &Range<u32>) -> Self {
+    fn new(scan: &Scan<'_>, morsel: &Morsel) -> Result<Self, Corruption> {
         let bits_of = |number: u64| u64::BITS - number.leading_zeros();
-        let first_time = times.iter().copied().min().unwrap_or_default();
-        let last_time = times.iter().copied().max().unwrap_or_default();
+        let (mut first_time, mut last_time, mut rows) = (i64::MAX, i64::MIN, 0);
+        for source in &scan.runs {
+            let of_container = source.run.container_rows(morsel.key)?.len() as u64;
+            if of_container > 0 {
+                first_time = first_time.min(source.run.min_time());
+                last_time = last_time.max(source.run.max_time());
+                rows += of_container;
+            }
+        }
+        let first_time = first_time.max(scan.range.first);
+        let last_time = last_time.min(scan.range.last).max(first_time);
         let span_bits = bits_of(last_time.wrapping_sub(first_time) as u64);
-        let low_bits = bits_of(u64::from(lows.end - lows.start - 1));
-        // There is room for some bits of time: rows are numbered by 32 bits, users by 16.
-        let place_bits = bits_of(times.len() as u64);
+        let low_bits = bits_of(u64::from(morsel.lows.end - morsel.lows.start - 1));
+        let place_bits = bits_of(rows).min(u64::BITS - low_bits);
         let sorted_bits = SORTED_BITS.min(u64::BITS - place_bits);
         let time_bits = span_bits.min(sorted_bits.saturating_sub(low_bits));
-        Self {
-            first_low: lows.start as u16,
+        Ok(Self {
+            first_low: morsel.lows.start as u16,
             low_bits,
             first_time,
             time_shift: span_bits - time_bits,
             time_bits,
             place_bits,
-        }
+        })
+    }
+
+    /// The bits of a key that tell the user and the time.
+    fn sorted_bits(&self) -> Range<u32> {
+        self.place_bits..self.place_bits + self.time_bits + self.low_bits
     }
 
     #[inline]
-    fn key(&self, low: u16, time: i64, place: u64) -> u64 {
+    fn key(&self, low: u16, time: i64, place: usize) -> u64 {
         let time = time.wrapping_sub(self.first_time) as u64 >> self.time_shift;
-        let low = u64::from(low - self.first_low);
-        (low << self.time_bits | time) << self.place_bits | place
+        // Damaged times may lie anywhere.
+        let time = time & ((1 << self.time_bits) - 1);
+        let low = u64::from(low ^ self.first_low);
+        (low << self.time_bits | time) << self.place_bits | place as u64
     }
 
     #[inline]
@@ -269,7 +294,7 @@ impl KeyLayout {
 
     #[inline]
     fn low(&self, key: u64) -> u16 {
-        (key >> (self.place_bits + self.time_bits)) as u16 + self.first_low
+        (key >> (self.place_bits + self.time_bits)) as u16 | self.first_low
     }
 }
 
@@ -285,6 +310,8 @@ struct RunRows<'r, 'a> {
     range: TimeRange,
     times: Times<'a>,
     verdicts: BitVerdicts,
+    only_times: bool,
+    layout: KeyLayout,
 }
 
 /// Verdicts as bits of masks and flags.
@@ -297,12 +324,12 @@ struct BitVerdicts {
 }
 
 impl BitVerdicts {
-    fn new(verdicts: Vec<Verdicts>, steps: usize, every_row: bool) -> Self {
+    fn new(verdicts: Vec<Verdicts>, asked: &Asked) -> Self {
         let (mut all, mut some) = ((0, 0), Vec::new());
         for (bit, verdicts) in verdicts.into_iter().enumerate() {
-            let bits = match bit < steps {
+            let bits = match bit < asked.steps {
                 true => (1 << bit, 0),
-                false => (0, 1 << (bit - steps)),
+                false => (0, 1 << (bit - asked.steps)),
             };
             match verdicts {
                 Verdicts::All => all = (all.0 | bits.0, all.1 | bits.1),
@@ -313,8 +340,21 @@ impl BitVerdicts {
         Self {
             all,
             some,
-            every_row,
+            every_row: asked.every_row,
         }
+    }
+
+    /// The first row from `row` on that may be wanted.
+    #[inline]
+    fn next_from(&self, row: usize) -> usize {
+        if self.every_row || self.all != (0, 0) {
+            return row;
+        }
+        let next = self
+            .some
+            .iter()
+            .map(|(_, verdicts)| verdicts.next_from(row));
+        next.min().unwrap_or(usize::MAX)
     }
 
     /// The bits of a row; `None` where it is not wanted.
@@ -338,7 +378,7 @@ impl RunRows<'_, '_> {
         wanted: &Words,
         out: &mut Unsorted,
     ) -> Result<(), Corruption> {
-        let before = out.rows.len();
+        let before = out.times.len();
         if self.verdicts.some.is_empty() && self.verdicts.of(0).is_none() {
             return Ok(());
         }
@@ -350,7 +390,7 @@ impl RunRows<'_, '_> {
             _ => self.put_some(found, wanted, out),
         }
         let ties = self.source.run.ties(self.rows.clone())?;
-        if !ties.is_empty() {
+        if !ties.is_empty() && !self.only_times {
             out.ranks.resize(before, 0);
             let rows = &out.rows[before..];
             out.ranks.extend(rows.iter().map(|at| ties.rank(at.row)));
@@ -359,11 +399,18 @@ impl RunRows<'_, '_> {
     }
 
     fn put_all(&self, found: &UserStarts, (mask, flags): (u64, u8), out: &mut Unsorted) {
-        each_user(found, |low, rows| {
-            out.lows.extend(std::iter::repeat_n(low, rows.len()));
-        });
+        let before = out.times.len();
         self.times.append_to(&mut out.times);
         let count = out.times.len();
+        let mut events = (before..).zip(&out.times[before..]);
+        each_user(found, |low, rows| {
+            let own = events.by_ref().take(rows.len());
+            let keys = own.map(|(place, &time)| self.layout.key(low, time, place));
+            out.keys.extend(keys);
+        });
+        if self.only_times {
+            return;
+        }
         out.masks.resize(count, mask);
         out.flags.resize(count, flags);
         let run = self.number;
@@ -373,22 +420,32 @@ impl RunRows<'_, '_> {
 
     fn put_some(&self, found: &UserStarts, wanted: &Words, out: &mut Unsorted) {
         let run = self.number;
+        // The next row that a condition may hold for: most users may have none.
+        let mut next = self.verdicts.next_from(0);
         each_user(found, |low, rows| {
+            let end = (rows.end - self.rows.start) as usize;
+            if next >= end {
+                return;
+            }
+            let first = next.max((rows.start - self.rows.start) as usize);
+            next = self.verdicts.next_from(end);
             if !wanted.contains(low) {
                 return;
             }
-            for row in rows {
-                let index = (row - self.rows.start) as usize;
+            for index in first..end {
                 let time = self.times.get(index);
                 if !self.source.whole && !self.range.contains(time) {
                     continue;
                 }
                 if let Some((mask, flags)) = self.verdicts.of(index) {
-                    out.lows.push(low);
+                    out.keys.push(self.layout.key(low, time, out.times.len()));
                     out.times.push(time);
-                    out.masks.push(mask);
-                    out.flags.push(flags);
-                    out.rows.push(RowRef { run, row });
+                    if !self.only_times {
+                        out.masks.push(mask);
+                        out.flags.push(flags);
+                        let row = self.rows.start + index as u32;
+                        out.rows.push(RowRef { run, row });
+                    }
                 }
             }
         });
@@ -397,7 +454,7 @@ impl RunRows<'_, '_> {
 
 impl Unsorted {
     fn clear(&mut self) {
-        self.lows.clear();
+        self.keys.clear();
         self.times.clear();
         self.masks.clear();
         self.flags.clear();

@@ -1,6 +1,6 @@
 //! Texts as small numbers, so that lists of them are short and compare fast.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 /// Texts, numbered in the order in which they first came.
 #[derive(Debug, Default)]

@@ -1,10 +1,11 @@
 //! Paths: from each anchor outward, value by value.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
+use hashbrown::HashMap;
+
 use crate::behaviour::{
-    Condition, Notices, Operand, PathDirection, PathPer, PathRow, Paths, PathsResult, any,
+    Condition, Notices, PathDirection, PathPer, PathRow, Paths, PathsResult, any,
 };
 
 use super::Executor;
@@ -305,14 +306,8 @@ impl Walks<'_, '_> {
         if known != UNREAD {
             return Ok(known);
         }
-        let number = match self.paths.value {
-            // The commonest, without a copy of the name.
-            Operand::EventName => sum.values.number(&user.name(event)?),
-            _ => match user.text(0, event)? {
-                Some(text) => sum.values.number(&text),
-                None => MISSING,
-            },
-        };
+        let number = user.text_number(0, event, &mut sum.values)?;
+        let number = number.unwrap_or(MISSING);
         sum.read[event] = number;
         sum.memory.at_least(sum.byte_len())?;
         Ok(number)

@@ -227,6 +227,29 @@ impl Verdicts {
         }
     }
 
+    /// The first row from `index` on for which the condition holds; beyond all rows where there is none.
+    #[inline]
+    pub(crate) fn next_from(&self, index: usize) -> usize {
+        let bits = match self {
+            Self::All => return index,
+            Self::None => return usize::MAX,
+            Self::Some(bits) => bits,
+        };
+        let mut word = index / 64;
+        let Some(&first) = bits.get(word) else {
+            return usize::MAX;
+        };
+        let mut rest = first & u64::MAX << (index % 64);
+        while rest == 0 {
+            word += 1;
+            match bits.get(word) {
+                Some(&next) => rest = next,
+                None => return usize::MAX,
+            }
+        }
+        word * 64 + rest.trailing_zeros() as usize
+    }
+
     /// For how many of neighbouring rows the condition holds.
     pub(crate) fn count(&self, rows: Range<usize>) -> usize {
         match self {

@@ -83,6 +83,8 @@ struct Rows<'c> {
 impl<'c> Fold for Rows<'c> {
     type Sum = (Vec<SessionRow>, Reservation<'c>);
 
+    const ONLY_TIMES: bool = true;
+
     fn begin(&self) -> Self::Sum {
         (Vec::new(), self.control.reservation())
     }
@@ -116,6 +118,8 @@ struct Count {
 
 impl Fold for Count {
     type Sum = u64;
+
+    const ONLY_TIMES: bool = true;
 
     fn begin(&self) -> u64 {
         0

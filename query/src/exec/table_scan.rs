@@ -18,7 +18,7 @@ use super::Executor;
 use super::control::{Control, QueryError};
 use super::effort::{self, Touched};
 use super::morsel::{self, Morsel};
-use super::scan::{MorselRows, RunScan, Scan, Verdicts};
+use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 use super::users::PreparedUsers;
 use super::worker::Worker;

@@ -19,8 +19,8 @@ use crate::zone::{CalendarUnit, Zone};
 use super::Executor;
 use super::control::{Control, QueryError};
 use super::effort;
-use super::morsel::{self, Morsel};
-use super::scan::{MorselRows, RunScan, Scan, Verdicts};
+use super::morsel;
+use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
 /// Rows that are read at a time.

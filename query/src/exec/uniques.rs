@@ -19,7 +19,7 @@ use super::effort;
 use super::exists::rows_in_range;
 use super::memory::Reservation;
 use super::morsel::{self, Morsel};
-use super::scan::{MorselRows, RunScan, Scan, Verdicts};
+use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
 /// Most periods that a question may have: their users are bitmaps side by side.

@@ -9,12 +9,21 @@ use crate::behaviour::{Aggregate, AggregateTest, Literal};
 use crate::kernel::Measure;
 
 use super::gather::{Gather, RowRef};
+use super::intern::Interner;
 use super::scan::Scan;
 
 /// Reads one property of events wherever they lie; opens each run's column once.
 pub(crate) struct ValueReader<'a, 'n> {
     name: &'n str,
-    columns: HashMap<u32, Option<ColumnView<'a>>>,
+    /// By run; `None` where it was not opened yet.
+    columns: Vec<Option<RunColumn<'a>>>,
+}
+
+/// The property in one run.
+struct RunColumn<'a> {
+    column: Option<ColumnView<'a>>,
+    /// The number of each code's text, once it was met; empty where texts have no codes.
+    numbers: Vec<Option<u32>>,
 }
 
 impl<'a, 'n> ValueReader<'a, 'n> {
@@ -22,7 +31,7 @@ impl<'a, 'n> ValueReader<'a, 'n> {
     pub(crate) fn new(name: &'n str) -> Self {
         Self {
             name,
-            columns: HashMap::new(),
+            columns: Vec::new(),
         }
     }
 
@@ -32,21 +41,67 @@ impl<'a, 'n> ValueReader<'a, 'n> {
         scan: &Scan<'a>,
         at: RowRef,
     ) -> Result<Option<Value>, Corruption> {
-        use std::collections::hash_map::Entry;
-        let column = match self.columns.entry(at.run) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(slot) => slot.insert(
-                scan.runs[at.run as usize]
-                    .run
-                    .properties()?
-                    .get(self.name)?,
-            ),
-        };
-        match column {
+        match &self.open(scan, at.run)?.column {
             Some(column) => column.value(at.row),
             None => Ok(None),
         }
     }
+
+    /// The number of an event's value as text, of a multi-valued one of the smallest; `None` where it
+    /// has none. A reader must be asked with one interner always.
+    pub(crate) fn number(
+        &mut self,
+        scan: &Scan<'a>,
+        at: RowRef,
+        texts: &mut Interner,
+    ) -> Result<Option<u32>, Corruption> {
+        let RunColumn { column, numbers } = self.open(scan, at.run)?;
+        let Some(column) = column else {
+            return Ok(None);
+        };
+        if let [part] = column.parts()
+            && let Some(coded) = part.coded()
+        {
+            let Some(index) = part.index_of(at.row) else {
+                return Ok(None);
+            };
+            let code = coded.code_at(index)?;
+            let known = &mut numbers[code as usize];
+            if known.is_none() {
+                *known = Some(texts.number(coded.value(code)?));
+            }
+            return Ok(*known);
+        }
+        let text = smallest_text(column.value(at.row)?);
+        Ok(text.map(|text| texts.number(&text)))
+    }
+
+    fn open(&mut self, scan: &Scan<'a>, run: u32) -> Result<&mut RunColumn<'a>, Corruption> {
+        if self.columns.is_empty() {
+            self.columns.resize_with(scan.runs.len(), || None);
+        }
+        let slot = &mut self.columns[run as usize];
+        if let Some(open) = slot {
+            return Ok(open);
+        }
+        let column = scan.runs[run as usize].run.properties()?.get(self.name)?;
+        let codes = column.as_ref().and_then(|column| match column.parts() {
+            [part] => part.coded().map(|coded| coded.len() as usize),
+            _ => None,
+        });
+        Ok(slot.insert(RunColumn {
+            column,
+            numbers: vec![None; codes.unwrap_or(0)],
+        }))
+    }
+}
+
+/// A value as text: of a multi-valued one the smallest.
+pub(crate) fn smallest_text(value: Option<Value>) -> Option<String> {
+    let scalars = value.iter().flat_map(Value::scalars);
+    scalars
+        .map(|scalar| scalar.canonical_text().into_owned())
+        .min()
 }
 
 /// Lists of numbers, one list an event.
