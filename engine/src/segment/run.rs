@@ -37,6 +37,19 @@ pub struct UserStarts {
     pub starts: Vec<u32>,
 }
 
+impl UserStarts {
+    /// Calls `visit` with the low half of each user's ordinal and its rows, in order.
+    #[inline]
+    pub fn for_each(&self, mut visit: impl FnMut(u16, Range<u32>)) {
+        let mut rows = self.starts.windows(2);
+        self.users.for_each(|low| {
+            if let Some(own) = rows.next() {
+                visit(low, own[0]..own[1]);
+            }
+        });
+    }
+}
+
 /// The users that have one value of a property in some row of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueUsers<'a> {

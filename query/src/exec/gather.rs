@@ -403,7 +403,7 @@ impl RunRows<'_, '_> {
         self.times.append_to(&mut out.times);
         let count = out.times.len();
         let mut events = (before..).zip(&out.times[before..]);
-        each_user(found, |low, rows| {
+        found.for_each(|low, rows| {
             let own = events.by_ref().take(rows.len());
             let keys = own.map(|(place, &time)| self.layout.key(low, time, place));
             out.keys.extend(keys);
@@ -422,7 +422,7 @@ impl RunRows<'_, '_> {
         let run = self.number;
         // The next row that a condition may hold for: most users may have none.
         let mut next = self.verdicts.next_from(0);
-        each_user(found, |low, rows| {
+        found.for_each(|low, rows| {
             let end = (rows.end - self.rows.start) as usize;
             if next >= end {
                 return;
@@ -463,21 +463,10 @@ impl Unsorted {
     }
 }
 
-/// Calls `visit` with each user and its rows.
-#[inline]
-fn each_user(found: &UserStarts, mut visit: impl FnMut(u16, Range<u32>)) {
-    let mut rows = found.starts.windows(2);
-    found.users.for_each(|low| {
-        if let Some(own) = rows.next() {
-            visit(low, own[0]..own[1]);
-        }
-    });
-}
-
 /// The lower half of each row's user.
 fn lows_of(found: &UserStarts) -> Vec<u16> {
     let mut lows = Vec::new();
-    each_user(found, |low, rows| {
+    found.for_each(|low, rows| {
         lows.extend(std::iter::repeat_n(low, rows.len()));
     });
     lows

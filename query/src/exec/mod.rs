@@ -32,6 +32,8 @@ mod affinity_tests;
 mod attribution;
 #[cfg(test)]
 mod attribution_tests;
+#[cfg(feature = "sql")]
+pub(crate) mod audience;
 mod computed;
 mod control;
 mod did;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pugmark_engine::time::MICROS_PER_DAY;
 use pugmark_engine::{BatchBuilder, Clock, Options, Store, Value};
 
+use super::audience::{Audience, AudienceRow, AudienceValue};
 use super::totals::{Measured, NumberTotal, Sum, TotalRow, Totals};
 use super::uniques::Uniques;
 use super::{Executor, QueryOptions};
@@ -196,6 +197,9 @@ fn check(executor: &Executor, totals: &Totals, events: &[Event]) {
     if !totals.by_properties.is_empty() {
         return;
     }
+    if !totals.by_event && totals.by_period.is_none() {
+        check_audiences(executor, totals, events);
+    }
     let uniques = Uniques {
         condition: totals.condition.clone(),
         range: totals.range,
@@ -210,6 +214,41 @@ fn check(executor: &Executor, totals: &Totals, events: &[Event]) {
         ((name, period), users.len() as u64)
     });
     assert_eq!(found, users.collect(), "{uniques:?}");
+}
+
+fn check_audiences(executor: &Executor, totals: &Totals, events: &[Event]) {
+    let counted = grouped(totals, events).into_values().flatten();
+    let counted: Vec<&Event> = counted.collect();
+    let text = |text: &str| AudienceValue::Text(text.to_owned());
+    let value = |property: &str, event: &Event| match property {
+        "platform" => event.platform.map(text),
+        "pieces" => event.pieces.map(AudienceValue::Whole),
+        _ => None,
+    };
+    for property in ["platform", "pieces", "absent"] {
+        let audience = Audience {
+            condition: totals.condition.clone(),
+            range: totals.range,
+            property: property.to_owned(),
+        };
+        assert!(audience.fits(executor.snapshot()).unwrap());
+        let mut expected: BTreeMap<_, (u64, BTreeSet<u32>)> = BTreeMap::new();
+        for event in &counted {
+            let (events, users) = expected.entry(value(property, event)).or_default();
+            *events += 1;
+            users.insert(event.user);
+        }
+        let (mut found, _) = executor.audience(&audience).unwrap();
+        found.sort_by(|one, other| one.value.cmp(&other.value));
+        let expected = expected
+            .into_iter()
+            .map(|(value, (events, users))| AudienceRow {
+                value,
+                events,
+                users: users.len() as u64,
+            });
+        assert_eq!(found, expected.collect::<Vec<_>>(), "{audience:?}");
+    }
 }
 
 #[test]
@@ -279,6 +318,22 @@ fn what_does_not_fit_is_told_before() {
         numbers: Vec::new(),
     };
     let snapshot = store.snapshot().unwrap();
+    let audience = |name: &str| Audience {
+        condition: any(),
+        range: TimeRange {
+            first: i64::MIN,
+            last: i64::MAX,
+        },
+        property: name.to_owned(),
+    };
+    assert!(!audience("list").fits(&snapshot).unwrap());
+    assert!(audience("mixed").fits(&snapshot).unwrap());
+    let mut wide = BatchBuilder::new();
+    for (time, number) in [(1, 0), (2, 1_i64 << 40)] {
+        wide.event("bob", time, "view").property("mixed", number);
+    }
+    store.append(wide.finish().unwrap()).unwrap();
+    assert!(!audience("mixed").fits(&store.snapshot().unwrap()).unwrap());
     assert!(!asked("mixed").fits(&snapshot).unwrap());
     assert!(!asked("list").fits(&snapshot).unwrap());
     assert!(asked("absent").fits(&snapshot).unwrap());

@@ -1,5 +1,6 @@
 //! `GROUP BY` of events by name, calendar period and text properties: answered from bitmaps, run
-//! lengths and columns of codes and numbers.
+//! lengths and columns of codes and numbers. Users by a property's values are
+//! [`super::audience_table`]'s.
 //!
 //! A rule of the optimiser finds aggregates over `events` that [`Totals`] and [`Uniques`] can count
 //! and puts a table of their answer in their place. What it does not understand stays as it is.
@@ -24,12 +25,13 @@ use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder,
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_plan::ExecutionPlan;
 
+use super::audience_table::AudienceTable;
 use super::bind::event_property;
 use super::catalog::{ColumnType, time_type};
 use super::context::Context;
 use super::events_table::{EventsTable, split_range};
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
-use crate::behaviour::{Condition, TimeSpec, any};
+use crate::behaviour::{Condition, TimeRange, TimeSpec, any};
 use crate::exec::totals::{Measured, NumberTotal, Sum, Total, TotalRow, Totals};
 use crate::exec::uniques::Uniques;
 use crate::zone::{CalendarUnit, Zone};
@@ -113,10 +115,20 @@ impl GroupsRule {
         (same && wanted.len() == own.len()).then_some(table)
     }
 
-    fn asked(&self, aggregate: &Aggregate) -> Option<Asked> {
+    /// The table that gives the rows of an aggregate by the values of a property.
+    fn audience(&self, aggregate: &Aggregate) -> Option<AudienceTable> {
+        AudienceTable::new(&self.context, aggregate, self.events(aggregate)?)
+    }
+
+    /// The condition and the range of the events that are aggregated.
+    fn events(&self, aggregate: &Aggregate) -> Option<(Condition, TimeRange)> {
         let condition = self.condition(&aggregate.input)?;
         let whole = TimeSpec::default().resolve(self.context.as_of);
-        let (condition, range) = split_range(condition, whole);
+        Some(split_range(condition, whole))
+    }
+
+    fn asked(&self, aggregate: &Aggregate) -> Option<Asked> {
+        let (condition, range) = self.events(aggregate)?;
         let mut asked = Asked {
             totals: Totals {
                 condition,
@@ -316,7 +328,7 @@ fn binned_by(width: &ScalarValue) -> Option<CalendarUnit> {
     }
 }
 
-fn column_name(expr: &Expr) -> Option<&str> {
+pub(super) fn column_name(expr: &Expr) -> Option<&str> {
     match expr {
         Expr::Column(column) => Some(&column.name),
         Expr::Alias(alias) => column_name(&alias.expr),
@@ -341,10 +353,14 @@ impl OptimizerRule for GroupsRule {
         let LogicalPlan::Aggregate(aggregate) = &plan else {
             return Ok(Transformed::no(plan));
         };
-        let Some(table) = self.table(aggregate) else {
+        let table: Arc<dyn TableProvider> = if let Some(table) = self.table(aggregate) {
+            Arc::new(table)
+        } else if let Some(table) = self.audience(aggregate) {
+            Arc::new(table)
+        } else {
             return Ok(Transformed::no(plan));
         };
-        Ok(Transformed::yes(in_place_of(aggregate, Arc::new(table))?))
+        Ok(Transformed::yes(in_place_of(aggregate, table)?))
     }
 }
 

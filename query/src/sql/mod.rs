@@ -37,6 +37,7 @@
 
 mod answers;
 mod arrays;
+mod audience_table;
 mod bind;
 mod bounded;
 mod catalog;

@@ -615,13 +615,25 @@ fn groups_equal_aggregates_of_rows() {
         ),
         (
             "SELECT product_id, count(DISTINCT user_id) FROM events GROUP BY 1 ORDER BY 1",
+            true,
+        ),
+        (
+            "SELECT count(*), product_id p, count(DISTINCT user_id) u FROM events WHERE price > 1 GROUP BY 2 HAVING count(*) > 1 ORDER BY u, p",
+            true,
+        ),
+        (
+            "SELECT product_id, count(DISTINCT user_id), sum(price) FROM events GROUP BY 1 ORDER BY 1",
+            false,
+        ),
+        (
+            "SELECT product_id, event, count(DISTINCT user_id) FROM events GROUP BY 1, 2 ORDER BY 1, 2",
             false,
         ),
     ];
     for (sql, recognised) in statements {
         let explained = fixture.rows(&format!("EXPLAIN {sql}")).join("\n");
         assert_eq!(
-            explained.contains("counts of events"),
+            explained.contains("PugmarkExec: counts of"),
             recognised,
             "{explained}"
         );
