@@ -25,7 +25,7 @@ pub mod value;
 mod verify;
 pub mod write;
 
-pub use batch::{BatchBuilder, BatchColumns, EventBatch};
+pub use batch::{BatchBuilder, BatchColumns, EventBatch, TraitsBatch};
 #[cfg(feature = "failpoints")]
 #[doc(hidden)]
 pub use crash::CRASH_POINTS;

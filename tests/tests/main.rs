@@ -15,5 +15,6 @@ mod io_errors;
 mod kills;
 mod locking;
 mod power_loss;
+mod service;
 mod statements;
 mod store;

@@ -3,7 +3,8 @@
 use hashbrown::HashMap;
 
 use super::{
-    Column, EventBatch, IdColumn, ListColumn, Part, Presence, Property, TextColumn, Values,
+    Column, EventBatch, IdColumn, ListColumn, Part, Presence, Property, TextColumn, TraitsBatch,
+    Values,
 };
 use crate::error::{BatchError, BatchProblem};
 use crate::ids::UserKey;
@@ -106,12 +107,25 @@ impl BatchBuilder {
         self.columns()?.finish()
     }
 
-    /// As [`BatchBuilder::finish`], for trait updates, which have no event name.
-    pub(crate) fn finish_traits(self) -> Result<EventBatch, BatchError> {
-        self.columns()?.finish_traits()
+    /// As [`BatchBuilder::finish`], for updates of traits: each row sets its properties as traits of its
+    /// user, as of its time. Rows have no event name (an empty one).
+    ///
+    /// # Errors
+    /// As [`BatchBuilder::finish`].
+    pub fn finish_traits(self) -> Result<TraitsBatch, BatchError> {
+        let columns = self.columns()?;
+        let named = |&row: &usize| !columns.events.get(row).is_empty();
+        if let Some(row) = (0..columns.times.len()).find(named) {
+            return Err(BatchError {
+                row,
+                field: "event".to_owned(),
+                problem: BatchProblem::Inconsistent("traits have no event name"),
+            });
+        }
+        columns.finish_traits().map(TraitsBatch)
     }
 
-    fn columns(self) -> Result<BatchColumns, BatchError> {
+    pub(super) fn columns(self) -> Result<BatchColumns, BatchError> {
         let rows = self.times.len() as u32;
         let users = match self.integer_users {
             Some(ids) => IdColumn::Int(ids),

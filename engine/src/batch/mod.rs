@@ -69,6 +69,10 @@ pub struct EventBatch {
     pub(crate) properties: Vec<Property>,
 }
 
+/// A checked batch of trait updates.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TraitsBatch(pub(crate) EventBatch);
+
 impl EventBatch {
     /// Number of events.
     pub fn len(&self) -> usize {

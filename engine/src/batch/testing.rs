@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{BatchBuilder, Column};
+use super::{BatchBuilder, BatchColumns, Column};
 use crate::value::Value;
 
 /// The column with these values by row; `None` is a row without one.
@@ -14,7 +14,8 @@ pub(crate) fn column_of(rows: &[Option<Value>]) -> Column {
             row.value("p", value);
         }
     }
-    let batch = batch.finish_traits().expect("the values are legal");
+    let batch = batch.columns().and_then(BatchColumns::finish_traits);
+    let batch = batch.expect("the values are legal");
     match batch.properties() {
         [] => Column {
             rows: rows.len() as u32,

@@ -8,7 +8,7 @@ mod tests;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{BatchBuilder, EventBatch};
+use crate::batch::{BatchBuilder, EventBatch, TraitsBatch};
 use crate::error::{OpenError, WriteError};
 use crate::ids::UserKey;
 use crate::maintain::Maintenance;
@@ -219,8 +219,27 @@ impl Store {
             row = row.property(name, value);
         }
         let _done = row;
+        self.append_traits(batch.finish_traits()?)
+    }
+
+    /// Sets traits of many users, as [`Store::set_traits`] does of one.
+    ///
+    /// ```
+    /// # use pugmark_engine::{BatchBuilder, Store};
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = Store::builder(directory.path()).open()?;
+    /// let mut traits = BatchBuilder::new();
+    /// traits.event("ann", 1_569_888_000_000_000, "").property("plan", "gold");
+    /// traits.event("bob", 1_569_888_000_000_000, "").property("plan", "free");
+    /// store.append_traits(traits.finish_traits()?)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::append`].
+    pub fn append_traits(&self, batch: TraitsBatch) -> Result<(), WriteError> {
         self.writer()?
-            .append(BatchKind::Traits, batch.finish_traits()?, None)
+            .append(BatchKind::Traits, batch.0, None)
             .map(|_| ())
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! Session      one statement after the other        settings   as_of, zone, memory, deadline
 //! insert       INSERT INTO events SELECT …
+//! parameters   values for placeholders
 //! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, users_count, answers
@@ -56,6 +57,7 @@ mod insert;
 mod late;
 mod memory;
 mod nearest;
+mod parameters;
 mod produce;
 mod schema;
 mod session;
@@ -73,5 +75,6 @@ mod limit_tests;
 mod tests;
 
 pub use error::{Place, SqlError};
+pub use parameters::{Parameter, Parameters};
 pub use session::{Session, SqlAnswer, SqlNames, SqlRows, SqlStatement};
 pub use settings::Settings;

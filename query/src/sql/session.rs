@@ -70,7 +70,7 @@ struct Inner {
     store: Store,
     settings: Mutex<Settings>,
     base: SessionState,
-    known: Mutex<Option<KnownCatalog>>,
+    known: Arc<Mutex<Option<KnownCatalog>>>,
 }
 
 /// The names of a snapshot, for as long as its segments stay.
@@ -82,7 +82,13 @@ struct KnownCatalog {
 
 /// A statement, parsed.
 #[derive(Clone, Debug)]
-pub struct SqlStatement(DFStatement);
+pub struct SqlStatement(pub(super) DFStatement);
+
+impl std::fmt::Display for SqlStatement {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(out)
+    }
+}
 
 impl SqlStatement {
     /// True where it writes to the store, which must be open for writing then.
@@ -231,7 +237,20 @@ impl Session {
             store,
             settings: Mutex::new(Settings::default()),
             base,
-            known: Mutex::new(None),
+            known: Arc::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// A session of its own over the same store, with the default settings: cheaper than a new one.
+    pub fn another(&self) -> Self {
+        let inner = Inner {
+            store: self.inner.store.clone(),
+            settings: Mutex::new(Settings::default()),
+            base: self.inner.base.clone(),
+            known: Arc::clone(&self.inner.known),
         };
         Self {
             inner: Arc::new(inner),

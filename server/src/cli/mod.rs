@@ -3,8 +3,12 @@
 
 pub(crate) mod generate;
 mod import;
+#[cfg(feature = "serve")]
+mod keys;
 mod maintain;
 mod progress;
+#[cfg(feature = "serve")]
+mod serve;
 #[cfg(feature = "sql")]
 mod sql;
 
@@ -37,6 +41,10 @@ enum Command {
     Generate(generate::GenerateArgs),
     #[cfg(feature = "sql")]
     Sql(sql::SqlArgs),
+    #[cfg(feature = "serve")]
+    Serve(Box<serve::ServeArgs>),
+    #[cfg(feature = "serve")]
+    Keys(keys::KeysArgs),
     Stats(maintain::StatsArgs),
     Verify(maintain::VerifyArgs),
     Compact(maintain::CompactArgs),
@@ -59,6 +67,9 @@ enum CliError {
     #[cfg(feature = "sql")]
     #[error("{0}")]
     Stopped(&'static str),
+    #[cfg(feature = "serve")]
+    #[error(transparent)]
+    Serve(#[from] crate::serve::ServeError),
     #[error("cannot write {}: {source}", path.display())]
     Output { path: PathBuf, source: io::Error },
     #[error("cannot write {}: {source}", path.display())]
@@ -75,6 +86,10 @@ pub fn run() -> ExitCode {
         Command::Generate(args) => args.run(),
         #[cfg(feature = "sql")]
         Command::Sql(args) => args.run(),
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => args.run(),
+        #[cfg(feature = "serve")]
+        Command::Keys(args) => args.run(),
         Command::Stats(args) => args.run(),
         Command::Verify(args) => args.run(),
         Command::Compact(args) => args.run(),

@@ -9,13 +9,14 @@
 //! and not its batch. Nothing here knows the store: it is behind [`ImportTarget`].
 
 mod arrow_columns;
+pub(crate) mod building;
 mod columns;
 mod delimited;
 mod error;
-mod flatten;
+pub(crate) mod flatten;
 mod infer;
 mod input;
-mod naming;
+pub(crate) mod naming;
 mod ndjson;
 mod options;
 mod parquet;
@@ -23,7 +24,7 @@ mod rejects;
 mod run;
 mod sink;
 mod source;
-mod time;
+pub(crate) mod time;
 
 pub use error::{ImportError, OptionError, Place, Problem};
 pub use options::{

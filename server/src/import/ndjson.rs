@@ -4,16 +4,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use hashbrown::HashMap;
-use pugmark_engine::{BatchBuilder, Value, limits};
+use pugmark_engine::Value;
 
+use super::building::{Building, NewRow};
 use super::error::{ImportError, Place, Problem};
 use super::flatten::{Flat, RawObject, find_path, parse_array, parse_object};
 use super::input::{Line, Stream, read_line};
-use super::naming::{Namer, check_length, check_name, check_text};
+use super::naming::{Namer, check_length, check_name};
 use super::options::{ColumnType, ImportOptions, TimeUnit};
 use super::rejects::Rejects;
-use super::source::{BATCH_ROWS, BATCH_TEXT_BYTES, RowSource, SourceBatch};
+use super::source::{RowSource, SourceBatch};
 use super::time::{TimeReader, epoch_magnitude};
 
 /// What a first reading of a file finds.
@@ -98,14 +98,6 @@ pub(crate) struct Ndjson {
     line_number: u64,
     rows_done: u64,
     kept_as_text: BTreeMap<String, u64>,
-}
-
-/// A batch under construction with what it takes to keep it within the limits.
-struct Building {
-    batch: BatchBuilder,
-    /// The properties of this batch, each with the last row that had it (counted from 1).
-    names: HashMap<String, usize>,
-    text_bytes: usize,
 }
 
 impl Ndjson {
@@ -222,15 +214,13 @@ impl Ndjson {
         check_length(&message_id, "the message id")?;
         event.entries.retain(|(path, _)| options.is_property(path));
         self.convert(&mut event);
-        building.admit(&event)?;
-        let mut row = building.batch.event(&user, time, &name);
-        if !message_id.is_empty() {
-            row = row.message_id(&message_id);
-        }
-        for (path, value) in &event.entries {
-            row = row.value(path, value);
-        }
-        Ok(())
+        building.add(&NewRow {
+            user: &user,
+            time,
+            name: &name,
+            message_id: &message_id,
+            properties: &event.entries,
+        })
     }
 
     /// Gives values the types asked for, where their text allows it.
@@ -283,79 +273,6 @@ fn inherit(event: &mut Flat, parent: &Flat) {
     }
 }
 
-impl Building {
-    fn new() -> Self {
-        Self {
-            batch: BatchBuilder::new(),
-            names: HashMap::new(),
-            text_bytes: 0,
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        // Half the properties a batch may have, so that any one event still fits.
-        self.batch.len() >= BATCH_ROWS
-            || self.text_bytes >= BATCH_TEXT_BYTES
-            || self.names.len() >= limits::MAX_BATCH_PROPERTIES / 2
-    }
-
-    /// Checks an event's properties and takes note of their names.
-    fn admit(&mut self, event: &Flat) -> Result<(), Problem> {
-        let count = event.entries.len();
-        if count > limits::MAX_BATCH_PROPERTIES / 2 {
-            return Err(Problem::TooManyProperties { count });
-        }
-        for (path, value) in &event.entries {
-            check_value(path, value)?;
-        }
-        // Rows are counted from 1 here and a refused row's number is never reused by `+ 1` alone:
-        // its names are taken back.
-        let row = self.batch.len() + 1;
-        for (at, (path, _)) in event.entries.iter().enumerate() {
-            let last = self.names.entry_ref(path.as_str()).or_insert(0);
-            if *last == row {
-                event.entries[..at].iter().for_each(|(path, _)| {
-                    self.names.insert(path.clone(), 0);
-                });
-                return Err(Problem::Repeated {
-                    property: path.clone(),
-                });
-            }
-            *last = row;
-        }
-        self.text_bytes += event
-            .entries
-            .iter()
-            .map(|(_, value)| text_bytes(value))
-            .sum::<usize>();
-        Ok(())
-    }
-}
-
-fn check_value(path: &str, value: &Value) -> Result<(), Problem> {
-    let bytes = path.len();
-    if bytes == 0 || bytes > limits::MAX_PROPERTY_NAME_BYTES {
-        return Err(Problem::PropertyName { bytes });
-    }
-    match value {
-        Value::Text(text) => check_text(text, path),
-        Value::List(values) if values.len() > limits::MAX_LIST_ELEMENTS => {
-            let (property, count) = (path.to_owned(), values.len());
-            Err(Problem::TooManyElements { property, count })
-        }
-        Value::List(values) => values.iter().try_for_each(|value| check_value(path, value)),
-        _ => Ok(()),
-    }
-}
-
-fn text_bytes(value: &Value) -> usize {
-    match value {
-        Value::Text(text) => text.len(),
-        Value::List(values) => values.iter().map(text_bytes).sum(),
-        _ => 0,
-    }
-}
-
 impl RowSource for Ndjson {
     fn next_batch(&mut self, rejects: &mut Rejects) -> Result<Option<SourceBatch>, ImportError> {
         let mut building = Building::new();
@@ -381,7 +298,7 @@ impl RowSource for Ndjson {
         if self.rows_done == before {
             return Ok(None);
         }
-        let batch = building.batch.finish()?;
+        let batch = building.into_builder().finish()?;
         Ok(Some(SourceBatch {
             batch,
             rows_done: self.rows_done,

@@ -11,7 +11,7 @@ use pugmark_engine::Store;
 use pugmark_query::population::{Population, PopulationConfig};
 use pugmark_query::sql::{Session, Settings, SqlError};
 
-use super::output::table_text;
+use crate::rows::table_text;
 
 /// Midnight after the population's last day: 2025-04-01.
 const AS_OF: &str = "2025-04-01T00:00:00Z";

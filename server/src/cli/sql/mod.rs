@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 
 use super::CliError;
 use super::progress::say;
+use crate::rows::RowFormat;
 
 /// Ask in SQL.
 #[derive(Debug, Args)]
@@ -80,6 +81,18 @@ enum Format {
     Ndjson,
     /// A Parquet file; of one statement
     Parquet,
+}
+
+impl Format {
+    fn of_rows(self) -> RowFormat {
+        match self {
+            Self::Table => RowFormat::Table,
+            Self::Csv => RowFormat::Csv,
+            Self::Json => RowFormat::Json,
+            Self::Ndjson => RowFormat::Ndjson,
+            Self::Parquet => RowFormat::Parquet,
+        }
+    }
 }
 
 impl SqlArgs {

@@ -1,0 +1,260 @@
+//! What is served, for programs: an OpenAPI document.
+
+use axum::http::StatusCode;
+use axum::response::Response;
+use serde_json::{Map, Value as Json, json};
+
+use super::track::{PATHS, as_json};
+
+/// The document.
+pub(super) async fn document() -> Response {
+    as_json(StatusCode::OK, &api())
+}
+
+/// All paths with what they take and give.
+pub(super) fn api() -> Json {
+    let mut paths = Map::new();
+    for (name, short, kind) in PATHS {
+        for path in [
+            format!("/v1/{name}"),
+            format!("/v1/{short}"),
+            format!("/{name}"),
+            format!("/{short}"),
+        ] {
+            let schema = match kind {
+                Some(_) => "Call",
+                None => "Batch",
+            };
+            paths.insert(path, json!({ "post": send(name, schema) }));
+        }
+    }
+    for path in ["/projects/{key}/settings", "/v1/projects/{key}/settings"] {
+        let mut asked = get("settings", "What browsers and apps fetch when they start");
+        asked["parameters"] = json!([in_path("key", "The write key")]);
+        asked["security"] = json!([]);
+        paths.insert(path.to_owned(), json!({ "get": asked }));
+    }
+    paths.insert("/v1/sql".to_owned(), statements());
+    let mut list = get("queries", "The statements that run");
+    list["responses"]["401"] = failure();
+    list["responses"]["403"] = failure();
+    paths.insert("/v1/queries".to_owned(), json!({ "get": list }));
+    paths.insert(
+        "/v1/queries/{id}".to_owned(),
+        json!({ "delete": {
+            "summary": "Stop a statement",
+            "parameters": [in_path("id", "Its id, the header X-Query-Id of its answer")],
+            "responses": with_failures(&[401, 403, 404], &ok_json("What was stopped")),
+        }}),
+    );
+    for (path, summary) in [
+        ("/health", "Whether the process answers"),
+        ("/ready", "Whether events are taken"),
+        ("/openapi.json", "This document"),
+    ] {
+        let mut asked = get(path, summary);
+        asked["security"] = json!([]);
+        asked["responses"]["503"] = failure();
+        paths.insert(path.to_owned(), json!({ "get": asked }));
+    }
+    paths.insert(
+        "/metrics".to_owned(),
+        json!({ "get": {
+            "summary": "Figures of the service",
+            "responses": with_failures(&[401, 403], &json!({
+                "description": "OpenMetrics",
+                "content": { "application/openmetrics-text": { "schema": { "type": "string" } } },
+            })),
+        }}),
+    );
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pugmark",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Events in by the Segment tracking API, answers out by SQL.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "security": [{ "basic": [] }, { "bearer": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "basic": { "type": "http", "scheme": "basic", "description": "The key as the user" },
+                "bearer": { "type": "http", "scheme": "bearer", "description": "The key" },
+            },
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn schemas() -> Json {
+    let text = json!({ "type": "string" });
+    json!({
+        "Failure": {
+            "type": "object",
+            "required": ["code", "message"],
+            "properties": { "code": text, "message": text },
+        },
+        "Sent": {
+            "type": "object",
+            "required": ["success"],
+            "properties": {
+                "success": { "type": "boolean" },
+                "accepted": { "type": "integer" },
+                "rejected": { "type": "array", "items": {
+                    "type": "object",
+                    "required": ["index", "code", "message"],
+                    "properties": { "index": { "type": "integer" }, "code": text, "message": text },
+                }},
+            },
+        },
+        "Call": {
+            "type": "object",
+            "properties": {
+                "type": text, "userId": { "type": ["string", "number"] },
+                "anonymousId": { "type": ["string", "number"] }, "event": text, "name": text,
+                "groupId": { "type": ["string", "number"] },
+                "previousId": { "type": ["string", "number"] }, "messageId": text,
+                "timestamp": text, "sentAt": text, "properties": { "type": "object" },
+                "traits": { "type": "object" }, "context": { "type": "object" },
+                "writeKey": text,
+            },
+        },
+        "Batch": {
+            "type": "object",
+            "required": ["batch"],
+            "properties": {
+                "batch": { "type": "array", "items": { "$ref": "#/components/schemas/Call" } },
+                "sentAt": text, "context": { "type": "object" }, "writeKey": text,
+            },
+        },
+        "Statement": {
+            "type": "object",
+            "required": ["sql"],
+            "additionalProperties": false,
+            "properties": {
+                "sql": text,
+                "params": {
+                    "type": "object",
+                    "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
+                },
+            },
+        },
+        "Answer": {
+            "type": "object",
+            "required": ["query_id", "columns", "rows", "remarks", "statistics"],
+            "properties": {
+                "query_id": text,
+                "columns": { "type": "array", "items": {
+                    "type": "object",
+                    "required": ["name", "type"],
+                    "properties": { "name": text, "type": text },
+                }},
+                "rows": { "type": "array", "items": { "type": "object" } },
+                "remarks": { "type": "array", "items": text },
+                "error": { "$ref": "#/components/schemas/Failure" },
+                "statistics": {
+                    "type": "object",
+                    "required": ["seconds", "rows"],
+                    "properties": { "seconds": { "type": "number" }, "rows": { "type": "integer" } },
+                },
+            },
+        },
+    })
+}
+
+fn send(name: &str, schema: &str) -> Json {
+    let schema = json!({ "$ref": format!("#/components/schemas/{schema}") });
+    let taken = json!({
+        "description": "Stored durably",
+        "content": { "application/json": {
+            "schema": { "$ref": "#/components/schemas/Sent" },
+        }},
+    });
+    json!({
+        "summary": format!("Send: {name}"),
+        "requestBody": {
+            "required": true,
+            "content": {
+                "application/json": { "schema": schema },
+                "text/plain": { "schema": { "type": "string" } },
+            },
+        },
+        "responses": with_failures(&[400, 401, 403, 408, 413, 415, 429, 503], &taken),
+    })
+}
+
+fn statements() -> Json {
+    let text = |_: &str| json!({ "schema": { "type": "string" } });
+    let rows = json!({
+        "description": "Rows, in the form that Accept names",
+        "content": {
+            "application/json": { "schema": { "$ref": "#/components/schemas/Answer" } },
+            "application/x-ndjson": text("lines"),
+            "text/csv": text("lines"),
+            "text/plain": text("table"),
+            "application/vnd.apache.arrow.stream": text("bytes"),
+            "application/vnd.apache.parquet": text("bytes"),
+        },
+    });
+    let responses = with_failures(
+        &[400, 401, 403, 406, 408, 409, 413, 415, 422, 429, 500],
+        &rows,
+    );
+    json!({
+        "post": {
+            "summary": "Ask in SQL; $name stands for a parameter",
+            "requestBody": {
+                "required": true,
+                "content": {
+                    "text/plain": { "schema": { "type": "string" } },
+                    "application/json": { "schema": { "$ref": "#/components/schemas/Statement" } },
+                },
+            },
+            "responses": responses,
+        },
+        "get": {
+            "summary": "Ask in SQL",
+            "parameters": [{
+                "name": "query", "in": "query", "required": true, "schema": { "type": "string" },
+            }],
+            "responses": responses,
+        },
+    })
+}
+
+fn get(_name: &str, summary: &str) -> Json {
+    json!({ "summary": summary, "responses": { "200": ok_json(summary) } })
+}
+
+fn ok_json(description: &str) -> Json {
+    json!({
+        "description": description,
+        "content": { "application/json": { "schema": { "type": "object" } } },
+    })
+}
+
+fn in_path(name: &str, description: &str) -> Json {
+    json!({
+        "name": name, "in": "path", "required": true, "description": description,
+        "schema": { "type": "string" },
+    })
+}
+
+fn failure() -> Json {
+    json!({
+        "description": "Why not",
+        "content": { "application/json": {
+            "schema": { "$ref": "#/components/schemas/Failure" },
+        }},
+    })
+}
+
+fn with_failures(statuses: &[u16], ok: &Json) -> Json {
+    let mut responses = Map::new();
+    responses.insert("200".to_owned(), ok.clone());
+    for status in statuses {
+        responses.insert(status.to_string(), failure());
+    }
+    Json::Object(responses)
+}

@@ -1,0 +1,368 @@
+//! Keys that clients show. A key is told once, when it is made; what is kept is its hash.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use pugmark_engine::time::format_rfc3339;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+/// What a key allows.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Send events
+    Ingest,
+    /// Ask questions
+    Query,
+    /// Everything, and figures of the service
+    Admin,
+}
+
+/// A key, as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What it is called by when it is revoked.
+    pub id: String,
+    /// Whose it is, for people.
+    pub name: String,
+    /// What it allows.
+    pub scopes: BTreeSet<Scope>,
+    /// When it was made, RFC 3339.
+    pub created: String,
+    /// SHA-256 of its text, in hexadecimal digits.
+    hash: String,
+}
+
+/// Reading or writing keys failed.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// The file of keys could not be read or written.
+    #[error("cannot {operation} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The file does not hold keys.
+    #[error("{} does not hold keys: {problem}", path.display())]
+    Contents {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// No key has this id.
+    #[error("no key has the id `{0}`; `pugmark keys list` tells those that there are")]
+    Unknown(String),
+    /// The system has no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    Random(getrandom::Error),
+}
+
+/// A file of keys.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+}
+
+impl KeyFile {
+    /// The keys in a file, which need not exist.
+    pub fn new(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// All keys; none where there is no file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, or holds something else.
+    pub fn read(&self) -> Result<Vec<Key>, KeyError> {
+        let json = match std::fs::read(&self.path) {
+            Ok(json) => json,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.io("read", source)),
+        };
+        serde_json::from_slice(&json).map_err(|error| KeyError::Contents {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        })
+    }
+
+    /// Makes a key, and tells its text: the only time that anybody does.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or written.
+    pub fn create(
+        &self,
+        name: &str,
+        scopes: BTreeSet<Scope>,
+        now: i64,
+    ) -> Result<(Key, String), KeyError> {
+        let mut random = [0; 32 + 4];
+        getrandom::fill(&mut random).map_err(KeyError::Random)?;
+        let (secret, id) = random.split_at(32);
+        let text = format!("pmk_{}", hexadecimal(secret));
+        let key = Key {
+            id: hexadecimal(id),
+            name: name.to_owned(),
+            scopes,
+            created: format_rfc3339(now),
+            hash: hexadecimal(&hash(&text)),
+        };
+        let mut keys = self.read()?;
+        keys.push(key.clone());
+        self.write(&keys)?;
+        Ok((key, text))
+    }
+
+    /// Takes a key back.
+    ///
+    /// # Errors
+    /// Where there is none of this id, or the file cannot be read or written.
+    pub fn revoke(&self, id: &str) -> Result<Key, KeyError> {
+        let mut keys = self.read()?;
+        let place = keys.iter().position(|key| key.id == id);
+        let place = place.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
+        let revoked = keys.remove(place);
+        self.write(&keys)?;
+        Ok(revoked)
+    }
+
+    /// Writes beside the file and puts it into its place, so that nobody reads half of it.
+    fn write(&self, keys: &[Key]) -> Result<(), KeyError> {
+        let json = serde_json::to_vec_pretty(keys).map_err(|error| KeyError::Contents {
+            path: self.path.clone(),
+            problem: error.to_string(),
+        })?;
+        let directory = match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let written = tempfile::NamedTempFile::new_in(directory).and_then(|mut file| {
+            file.write_all(&json)?;
+            file.as_file().sync_all()?;
+            file.persist(&self.path)?;
+            std::fs::File::open(directory)?.sync_all()
+        });
+        written.map_err(|source| self.io("write", source))
+    }
+
+    fn io(&self, operation: &'static str, source: std::io::Error) -> KeyError {
+        KeyError::Io {
+            operation,
+            path: self.path.clone(),
+            source,
+        }
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Caller {
+    /// Anybody: no keys are configured.
+    Anybody,
+    /// Somebody who showed the key of this id.
+    Key(String),
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Denied {
+    /// No key was shown, or one that there is not.
+    #[error(
+        "show a key that may do this: as the user of Basic authentication, or as a Bearer token"
+    )]
+    Unknown,
+    /// The key does not allow this.
+    #[error("this key may not do this; make one with the scope that it needs")]
+    Scope,
+}
+
+/// How long keys are taken to be those that were read.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// The keys of a running service. A file that changes is read again within a second.
+#[derive(Debug)]
+pub struct Gate {
+    file: KeyFile,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    keys: Vec<(Key, Vec<u8>)>,
+    modified: Option<SystemTime>,
+    looked: Instant,
+    /// Keys were asked for once, and so are for ever: taking the last one back opens nothing.
+    locked: bool,
+}
+
+impl Gate {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// Where they cannot be read.
+    pub fn open(file: KeyFile) -> Result<Self, KeyError> {
+        let modified = modified(&file);
+        let keys = hashed(file.read()?);
+        let known = Known {
+            modified,
+            locked: !keys.is_empty(),
+            keys,
+            looked: Instant::now(),
+        };
+        Ok(Self {
+            file,
+            known: Mutex::new(known),
+        })
+    }
+
+    /// True where keys are asked for.
+    pub fn is_locked(&self) -> bool {
+        self.look(|known| known.locked)
+    }
+
+    /// Who shows this key, where it allows something.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub fn admit(&self, shown: Option<&str>, scope: Scope) -> Result<Caller, Denied> {
+        self.look(|known| {
+            if !known.locked {
+                return Ok(Caller::Anybody);
+            }
+            let shown = hash(shown.ok_or(Denied::Unknown)?);
+            // All are compared, each in constant time.
+            let mut found = None;
+            for (key, hash) in &known.keys {
+                if bool::from(hash.ct_eq(&shown[..])) {
+                    found = Some(key);
+                }
+            }
+            let key = found.ok_or(Denied::Unknown)?;
+            match key.scopes.contains(&scope) || key.scopes.contains(&Scope::Admin) {
+                true => Ok(Caller::Key(key.id.clone())),
+                false => Err(Denied::Scope),
+            }
+        })
+    }
+
+    fn look<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.looked.elapsed() > FRESH {
+            known.looked = Instant::now();
+            let modified = modified(&self.file);
+            if modified != known.modified {
+                // A file that cannot be read leaves the keys as they were.
+                match self.file.read() {
+                    Ok(keys) => {
+                        known.keys = hashed(keys);
+                        known.locked |= !known.keys.is_empty();
+                        known.modified = modified;
+                    }
+                    Err(error) => tracing::error!(%error, "keys stay as they were"),
+                }
+            }
+        }
+        look(&known)
+    }
+}
+
+fn modified(file: &KeyFile) -> Option<SystemTime> {
+    std::fs::metadata(&file.path).ok()?.modified().ok()
+}
+
+fn hashed(keys: Vec<Key>) -> Vec<(Key, Vec<u8>)> {
+    let hashed = keys.into_iter().map(|key| {
+        let digits: Vec<u8> = key.hash.bytes().collect();
+        let bytes = digits.chunks(2).map(|pair| {
+            let text = std::str::from_utf8(pair).unwrap_or_default();
+            u8::from_str_radix(text, 16).unwrap_or_default()
+        });
+        let hash = bytes.collect();
+        (key, hash)
+    });
+    hashed.collect()
+}
+
+fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_told_once_kept_hashed_and_revoked() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(&directory.path().join("keys.json"));
+        let gate = Gate::open(file.clone()).unwrap();
+        assert_eq!(gate.admit(None, Scope::Admin), Ok(Caller::Anybody));
+        let (ingest, text) = file
+            .create("shop", BTreeSet::from([Scope::Ingest]), 0)
+            .unwrap();
+        let (_, admin) = file
+            .create("ops", BTreeSet::from([Scope::Admin]), 0)
+            .unwrap();
+        let kept = std::fs::read_to_string(file.path()).unwrap();
+        assert!(!kept.contains(&text) && !kept.contains(&text[4..]));
+        let gate = Gate::open(file.clone()).unwrap();
+        assert!(gate.is_locked());
+        let caller = Caller::Key(ingest.id.clone());
+        assert_eq!(gate.admit(Some(&text), Scope::Ingest), Ok(caller));
+        assert_eq!(gate.admit(Some(&text), Scope::Query), Err(Denied::Scope));
+        assert!(gate.admit(Some(&admin), Scope::Query).is_ok());
+        assert_eq!(gate.admit(Some("pmk_"), Scope::Query), Err(Denied::Unknown));
+        assert_eq!(gate.admit(None, Scope::Ingest), Err(Denied::Unknown));
+        file.revoke(&ingest.id).unwrap();
+        assert!(matches!(file.revoke(&ingest.id), Err(KeyError::Unknown(_))));
+        let gate = Gate::open(file).unwrap();
+        assert_eq!(gate.admit(Some(&text), Scope::Ingest), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn what_holds_no_keys_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(&directory.path().join("keys.json"));
+        for json in ["", "{}", r#"[{"id": 1}]"#] {
+            std::fs::write(file.path(), json).unwrap();
+            assert!(matches!(
+                Gate::open(file.clone()),
+                Err(KeyError::Contents { .. })
+            ));
+        }
+    }
+}
