@@ -8,6 +8,7 @@
 )]
 
 mod child;
+mod clients;
 mod concurrency;
 mod corpora;
 mod corruption;

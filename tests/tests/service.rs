@@ -14,8 +14,8 @@ use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
 /// A service on a thread of its own, which ends when this is dropped.
-struct Running {
-    address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
     end: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -46,7 +46,7 @@ impl Running {
         }
     }
 
-    fn over(store: &Path) -> Self {
+    pub(crate) fn over(store: &Path) -> Self {
         Self::start(flags(store))
     }
 

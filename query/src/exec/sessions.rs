@@ -26,11 +26,14 @@ impl Executor {
         let (parts, notices) = self.each_user_under(&control, &self.reads(sessions), &rows)?;
         let mut whole = control.reservation();
         let count: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
-        whole.grow(count * size_of::<SessionRow>())?;
+        // Once in order, and half as much while they are brought into it.
+        whole.grow(count * size_of::<SessionRow>() * 3 / 2)?;
         let mut rows = Vec::with_capacity(count);
         // Each part is given up as soon as it is copied.
         parts.into_iter().for_each(|(part, _)| rows.extend(part));
-        rows.sort_unstable_by_key(|row: &SessionRow| (row.user, row.session));
+        // A user's sessions lie together and in order, and so do the users of a morsel: what is in order
+        // already costs this way of sorting next to nothing.
+        rows.sort_by_key(|row: &SessionRow| row.user);
         Ok(SessionsResult { rows, notices })
     }
 

@@ -45,7 +45,7 @@ pub(super) enum Ask {
     Retention(Retention),
     /// With the cohort's start and the period.
     RetentionUsers(Retention, i64, u64),
-    Sessions(Sessions),
+    Sessions(SessionRows),
     Paths(Paths),
     Attribution(Attribution),
     AttributionUsers(Attribution),
@@ -57,6 +57,14 @@ pub(super) enum Ask {
     Rfm(Rfm),
     /// Of the user, if the user is one of these.
     Trail(Trail, Option<Segment>),
+}
+
+/// The rows of sessions.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct SessionRows {
+    pub(super) sessions: Sessions,
+    /// Whether anybody reads whose they are: ids cost more than all other columns.
+    pub(super) users: bool,
 }
 
 /// Rows and remarks.
@@ -160,7 +168,7 @@ impl Ask {
                 retention.validate()?;
                 retention.validate_cell(*k)
             }
-            Self::Sessions(sessions) => sessions.validate(),
+            Self::Sessions(rows) => rows.sessions.validate(),
             Self::Paths(paths) => paths.validate(),
             Self::Attribution(attribution) | Self::AttributionUsers(attribution) => {
                 attribution.validate()
@@ -370,12 +378,17 @@ impl Columns<'_> {
 }
 
 impl Question {
-    /// The same, where only these columns are read: times that nobody reads cost the most of a funnel.
+    /// The same, where only these columns are read: times that nobody reads cost the most of a funnel, and
+    /// ids of sessions.
     pub(super) fn only<'c>(mut self, mut columns: impl Iterator<Item = &'c str>) -> Self {
-        if let Ask::Funnel(funnel) = &mut self.ask
-            && !columns.any(|column| column.ends_with("_seconds"))
-        {
-            *funnel = funnel.clone().without_times();
+        match &mut self.ask {
+            Ask::Funnel(funnel) => {
+                if !columns.any(|column| column.ends_with("_seconds")) {
+                    *funnel = funnel.clone().without_times();
+                }
+            }
+            Ask::Sessions(rows) => rows.users = columns.any(|column| column == "user_id"),
+            _ => {}
         }
         self
     }
@@ -427,7 +440,7 @@ impl Columns<'_> {
             Ask::RetentionUsers(retention, cohort, k) => {
                 self.user_set(&executor.retention_users(retention, *cohort, *k)?)
             }
-            Ask::Sessions(sessions) => self.sessions(sessions, executor),
+            Ask::Sessions(rows) => self.sessions(rows, executor),
             Ask::Paths(paths) => {
                 let found = executor.paths(paths)?;
                 let texts = |row: &crate::behaviour::PathRow| row.path.clone();
@@ -577,12 +590,15 @@ impl Columns<'_> {
 
     fn sessions(
         &mut self,
-        sessions: &Sessions,
+        asked: &SessionRows,
         executor: &Executor,
     ) -> Result<Notices, QueryError> {
-        let found = executor.sessions(sessions)?;
+        let found = executor.sessions(&asked.sessions)?;
         let rows = &found.rows;
-        self.ids(rows.iter().map(|row| row.user))?;
+        match asked.users {
+            true => self.ids(rows.iter().map(|row| row.user))?,
+            false => self.texts(rows.iter().map(|_| Some(""))),
+        }
         self.counts(rows.iter().map(|row| row.session));
         self.times(rows.iter().map(|row| Some(row.started)));
         self.times(rows.iter().map(|row| Some(row.ended)));

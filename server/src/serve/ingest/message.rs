@@ -275,6 +275,11 @@ impl<'o, 'a> Reading<'o, 'a> {
         let mut traits = Properties::default();
         traits.add_object(self.object, "traits", "")?;
         traits.add_nulls(self.object, "");
+        // RudderStack's SDKs put them there.
+        if let Some(context) = self.context {
+            let context = parse(context.get())?;
+            traits.add_object(&context, "traits", "")?;
+        }
         let traits = traits.finish();
         let mut call = Call::default();
         if !traits.is_empty() {
@@ -509,8 +514,10 @@ mod tests {
         assert_eq!(call.traits[0].properties, expected);
         assert_eq!(call.events[0].name, IDENTIFY_EVENT);
         assert_eq!(call.events[0].properties, [entry("anonymous_id", "a")]);
-        let json = r#"{"anonymousId": "a", "traits": {"plan": "gold"}}"#;
-        assert!(one(Kind::Identify, json).unwrap().events.is_empty());
+        let json = r#"{"anonymousId": "a", "context": {"traits": {"plan": "gold"}}}"#;
+        let call = one(Kind::Identify, json).unwrap();
+        assert_eq!(call.traits[0].properties, [entry("plan", "gold")]);
+        assert!(call.events.is_empty());
     }
 
     #[test]

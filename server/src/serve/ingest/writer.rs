@@ -161,15 +161,21 @@ impl Drop for Room {
 
 /// Writes whatever comes, as much as waits at a time, until nobody is left to send.
 fn write_all(store: &Store, receiver: &Receiver<Waiting>) {
-    while let Ok(first) = receiver.recv() {
+    let mut next = receiver.recv().ok();
+    while let Some(first) = next.take() {
+        let mut rows = rows_of(&first);
         let mut together = vec![first];
-        let mut rows = rows_of(&together[0]);
-        while rows < MOST_ROWS {
-            let Ok(next) = receiver.try_recv() else { break };
-            rows += rows_of(&next);
-            together.push(next);
+        while let Ok(another) = receiver.try_recv() {
+            rows += rows_of(&another);
+            // Many rows may be several batches, of which one may be refused: they are written alone.
+            if rows > MOST_ROWS {
+                next = Some(another);
+                break;
+            }
+            together.push(another);
         }
         write(store, together);
+        next = next.or_else(|| receiver.recv().ok());
     }
 }
 
@@ -341,7 +347,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let store = Store::builder(directory.path()).open().unwrap();
         let month = 30 * 86_400_000_000;
-        let spread = (0..100_001).map(|number| call("u", "e", number * month, ""));
+        let spread = |numbers: std::ops::Range<i64>| {
+            let calls = numbers.map(|number| call("u", "e", number * month, ""));
+            calls.collect::<Vec<_>>()
+        };
+        append(&store, &spread(0..60_000)).unwrap();
         let (sender, mut refused) = oneshot::channel();
         let (other_sender, mut taken) = oneshot::channel();
         let waiting = |calls, answer| Waiting {
@@ -354,7 +364,7 @@ mod tests {
         };
         let good = vec![call("v", "e", 5, "m")];
         let together = vec![
-            waiting(spread.collect(), sender),
+            waiting(spread(60_000..101_000), sender),
             waiting(good, other_sender),
         ];
         write(&store, together);
@@ -363,6 +373,6 @@ mod tests {
             Err(IngestError::Write(WriteError::TooManyPartitions { .. }))
         ));
         assert_eq!(taken.try_recv().unwrap().unwrap().events, 1);
-        assert_eq!(store.stats().unwrap().events, 1);
+        assert_eq!(store.stats().unwrap().events, 60_001);
     }
 }
