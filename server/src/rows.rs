@@ -12,6 +12,8 @@ use parquet::arrow::ArrowWriter;
 
 /// Rows that line up with each other; later ones begin a table of their own.
 const TABLE_ROWS: usize = 10_000;
+/// Bytes of rows that are held before they are written, where the format writes many at once.
+const HELD_BYTES: usize = 16 << 20;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +93,8 @@ impl<W: Write + Send> RowWriter<W> {
             } => {
                 *rows += batch.num_rows();
                 waiting.push(batch.clone());
-                if *rows >= TABLE_ROWS {
+                let held = waiting.iter().map(RecordBatch::get_array_memory_size);
+                if *rows >= TABLE_ROWS || held.sum::<usize>() >= HELD_BYTES {
                     writeln!(out, "{}", table_text(schema, waiting)?)?;
                     waiting.clear();
                     *rows = 0;
@@ -101,7 +104,13 @@ impl<W: Write + Send> RowWriter<W> {
             Sink::Csv(writer) => writer.write(&flat(batch)?),
             Sink::Json(writer) => writer.write(batch),
             Sink::Ndjson(writer) => writer.write(batch),
-            Sink::Parquet(Ok(writer)) => Ok(writer.write(batch)?),
+            Sink::Parquet(Ok(writer)) => {
+                writer.write(batch)?;
+                if writer.memory_size() >= HELD_BYTES {
+                    writer.flush()?;
+                }
+                Ok(())
+            }
             Sink::Parquet(Err(_)) => Ok(()),
             Sink::Arrow(writer) => writer.write(batch),
         }

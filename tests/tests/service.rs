@@ -185,7 +185,7 @@ fn what_is_sent_is_asked_for_in_the_same_second() {
         ),
         (
             "/v1/identify",
-            json!({"userId": "ann", "anonymousId": "x", "traits": {"plan": "gold"}}),
+            json!({"userId": "ann", "anonymousId": "x", "messageId": "m2", "traits": {"plan": "gold"}}),
         ),
         ("/v1/group", json!({"userId": "ann", "groupId": "g"})),
         ("/v1/alias", json!({"userId": "ann", "previousId": "y"})),
@@ -237,7 +237,8 @@ fn bad_requests_are_told_and_good_ones_go_on() {
         ..flags(&directory.path().join("shop.pug"))
     });
     let large = vec![b' '; 3_000];
-    let cases: [(&str, &str, &[(&str, &str)], &[u8], u16); 14] = [
+    type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], &'a [u8], u16);
+    let cases: [Case<'_>; 17] = [
         ("POST", "/v1/track", &[], b"", 400),
         ("POST", "/v1/track", &[], b"{\"userId\": \"\xff\"}", 400),
         ("POST", "/v1/track", &[], b"{\"userId\": \"u\"}", 400),
@@ -276,6 +277,15 @@ fn bad_requests_are_told_and_good_ones_go_on() {
             400,
         ),
         ("DELETE", "/v1/queries/none", &[], b"", 404),
+        ("DELETE", "/v1/queries/%ff", &[], b"", 400),
+        ("GET", "/v1/sql", &[], b"", 400),
+        (
+            "GET",
+            "/v1/sql?query=INSERT%20INTO%20events%20VALUES%20(1)",
+            &[],
+            b"",
+            405,
+        ),
     ];
     for (method, path, headers, body, status) in cases {
         let answer = running.ask(method, path, headers, body);
@@ -455,6 +465,59 @@ fn keys_open_what_they_are_for() {
         assert!(Instant::now() < until, "a revoked key still works");
         std::thread::sleep(Duration::from_millis(50));
     }
+}
+
+/// A browser here may show pages of any site: they send events, and ask nothing.
+#[test]
+fn pages_of_other_sites_ask_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    let origin = ("origin", "https://shop.example");
+    let call = json!({"anonymousId": "a", "event": "view"}).to_string();
+    let answer = running.ask("POST", "/v1/t", &[origin], call.as_bytes());
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    let asked = [
+        ("POST", "/v1/sql"),
+        ("GET", "/v1/sql?query=SELECT%201"),
+        ("GET", "/v1/queries"),
+        ("GET", "/metrics"),
+    ];
+    for (method, path) in asked {
+        let answer = running.ask(method, path, &[origin], b"SELECT 1");
+        assert_eq!(answer.status, 403, "{method} {path}");
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+}
+
+/// What breaks off does not look like an answer: the last chunk is missing.
+#[test]
+fn a_stopped_answer_is_not_a_whole_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    let mut stream = TcpStream::connect(running.address).unwrap();
+    let sql = "SELECT x FROM generate_series(1, 100000000000) a(x)";
+    let head = format!(
+        "POST /v1/sql HTTP/1.1\r\nhost: localhost\r\naccept: text/csv\r\ncontent-length: {}\r\n\r\n{sql}",
+        sql.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut begun = [0; 4_096];
+    stream.read_exact(&mut begun).unwrap();
+    let listed = running.ask("GET", "/v1/queries", &[], b"").json();
+    let id = listed["queries"][0]["query_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    assert_eq!(
+        running
+            .ask("DELETE", &format!("/v1/queries/{id}"), &[], b"")
+            .status,
+        200
+    );
+    let mut rest = Vec::new();
+    let _reset = stream.read_to_end(&mut rest);
+    assert!(!rest.ends_with(b"0\r\n\r\n"));
 }
 
 #[test]

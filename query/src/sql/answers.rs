@@ -382,10 +382,8 @@ impl Question {
     /// ids of sessions.
     pub(super) fn only<'c>(mut self, mut columns: impl Iterator<Item = &'c str>) -> Self {
         match &mut self.ask {
-            Ask::Funnel(funnel) => {
-                if !columns.any(|column| column.ends_with("_seconds")) {
-                    *funnel = funnel.clone().without_times();
-                }
+            Ask::Funnel(funnel) if !columns.any(|column| column.ends_with("_seconds")) => {
+                *funnel = funnel.clone().without_times();
             }
             Ask::Sessions(rows) => rows.users = columns.any(|column| column == "user_id"),
             _ => {}

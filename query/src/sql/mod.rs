@@ -74,6 +74,7 @@ mod limit_tests;
 #[cfg(test)]
 mod tests;
 
+pub use datafusion::common::DataFusionError;
 pub use error::{Place, SqlError};
 pub use parameters::{Parameter, Parameters};
 pub use session::{Session, SqlAnswer, SqlNames, SqlRows, SqlStatement};

@@ -48,7 +48,11 @@ impl SqlStatement {
             values,
             used: BTreeSet::new(),
         };
-        let bound = match &mut self.0 {
+        let mut statement = &mut self.0;
+        while let DFStatement::Explain(explain) = statement {
+            statement = &mut explain.statement;
+        }
+        let bound = match statement {
             DFStatement::Statement(statement) => visit(statement, &mut binding),
             _ => ControlFlow::Continue(()),
         };
@@ -159,6 +163,8 @@ mod tests {
         let one = [("a", Parameter::Null)];
         let error = bound("SELECT $a, $b", &one).unwrap_err();
         assert_eq!(error, "line 1, column 12: no value is given for `$b`");
+        let explained = bound("EXPLAIN SELECT $a", &one).unwrap();
+        assert!(explained.ends_with("SELECT NULL"), "{explained}");
         let error = bound("SELECT 1", &one).unwrap_err();
         assert_eq!(
             error,

@@ -30,7 +30,7 @@ use pugmark_engine::{Snapshot, Store};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use super::bind::subqueries::Subqueries;
 use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
@@ -132,6 +132,8 @@ pub struct SqlRows {
     batches: Receiver<Result<RecordBatch, DataFusionError>>,
     context: Arc<Context>,
     deadline: Option<Pin<Box<tokio::time::Sleep>>>,
+    /// What makes the batches; `None` once it is known how it ended.
+    making: Option<JoinHandle<()>>,
     _running: AbortOnDrop,
     _cancel: CancelOnDrop,
     /// Alive for as long as anything works on the statement.
@@ -177,6 +179,7 @@ impl SqlRows {
             context: Arc::clone(context),
             deadline: deadline.map(|ends| Box::pin(tokio::time::sleep_until(ends))),
             _running: AbortOnDrop(running.abort_handle()),
+            making: Some(running),
             _cancel: CancelOnDrop::new(stop.cancel.clone()),
             #[cfg(test)]
             working: Arc::downgrade(stop),
@@ -207,8 +210,16 @@ impl Stream for SqlRows {
         {
             return Poll::Ready(Some(Err(too_late(&self.context.settings))));
         }
-        let batch = ready!(self.batches.poll_recv(waker));
-        Poll::Ready(batch.map(|batch| batch.map_err(SqlError::from)))
+        if let Some(batch) = ready!(self.batches.poll_recv(waker)) {
+            return Poll::Ready(Some(batch.map_err(SqlError::from)));
+        }
+        let Some(making) = &mut self.making else {
+            return Poll::Ready(None);
+        };
+        let ended = ready!(Pin::new(making).poll(waker));
+        self.making = None;
+        // Rows that end in a panic are not all rows.
+        Poll::Ready(ended.err().map(|_| Err(QueryError::Panicked.into())))
     }
 }
 

@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 use hashbrown::HashMap;
-use pugmark_engine::Value;
 use pugmark_engine::ids::canonical_integer;
+use pugmark_engine::{Value, limits};
 use serde::Deserializer as _;
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -141,6 +141,7 @@ impl Flat {
     ) -> Result<(), serde_json::Error> {
         check_depth(depth)?;
         for (key, raw) in &object.0 {
+            check_count(self.entries.len())?;
             let path = join(prefix, key);
             if except == Some(path.as_str()) {
                 continue;
@@ -192,6 +193,7 @@ impl Lists {
         match json.as_bytes().first() {
             Some(b'{') => {
                 for (key, raw) in &parse_object(json)?.0 {
+                    check_count(self.entries.len())?;
                     let path = join(below, key);
                     self.add(raw.get(), &path, &path, depth + 1)?;
                 }
@@ -227,11 +229,30 @@ fn check_depth(depth: usize) -> Result<(), serde_json::Error> {
     Ok(())
 }
 
+/// The path of a key. Of keys that are much longer than a property's name may be, a part will do to be
+/// refused by: every leaf below repeats it.
 fn join(prefix: &str, key: &str) -> String {
+    let key = match key.len() > LONGEST_KEY {
+        true => &key[..key.floor_char_boundary(LONGEST_KEY)],
+        false => key,
+    };
     match prefix {
         "" => key.to_owned(),
+        prefix if prefix.len() > LONGEST_KEY => prefix.to_owned(),
         prefix => format!("{prefix}.{key}"),
     }
+}
+
+/// Longer than the name of any property.
+const LONGEST_KEY: usize = 2 * limits::MAX_PROPERTY_NAME_BYTES;
+
+fn check_count(count: usize) -> Result<(), serde_json::Error> {
+    if count > limits::MAX_BATCH_PROPERTIES {
+        return Err(serde::de::Error::custom(
+            "more properties than a batch may have",
+        ));
+    }
+    Ok(())
 }
 
 /// The raw value at a dotted path: a key with dots in it, or keys inside keys.

@@ -8,6 +8,8 @@ use clap::{Args, ValueEnum};
 use serde::Deserialize;
 use thiserror::Error;
 
+use super::ingest::writer::MOST_WAITING_BYTES;
+
 /// Settings as flags and in the environment.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeFlags {
@@ -198,14 +200,21 @@ impl Config {
                 problem: problem.to_owned(),
             })
         };
-        if !(1_024..=1 << 30).contains(&self.max_body_bytes) {
-            return wrong("max_body_bytes", "must lie between 1024 and 1073741824");
+        // Packed and unpacked it must fit into the room for all.
+        if !(1_024..=MOST_WAITING_BYTES / 2).contains(&self.max_body_bytes) {
+            return wrong("max_body_bytes", "must lie between 1024 and 33554432");
         }
-        if self.max_connections == 0 || self.queries == 0 {
-            return wrong("max_connections and queries", "must be at least 1");
+        if !(1..=1 << 20).contains(&self.max_connections) || !(1..=1 << 10).contains(&self.queries)
+        {
+            let most = "must be at least 1, and at most 1048576 and 1024";
+            return wrong("max_connections and queries", most);
         }
-        if self.header_time.is_zero() || self.body_time.is_zero() {
-            return wrong("header_seconds and body_seconds", "must be at least 1");
+        let times = Duration::from_secs(1)..=Duration::from_secs(86_400);
+        if !times.contains(&self.header_time) || !times.contains(&self.body_time) {
+            return wrong(
+                "header_seconds and body_seconds",
+                "must lie between 1 and 86400",
+            );
         }
         self.query_settings()
             .map_err(|error| ConfigError::Setting {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -137,6 +138,7 @@ impl KeyFile {
             created: format_rfc3339(now),
             hash: hexadecimal(&hash(&text)),
         };
+        let _locked = self.lock()?;
         let mut keys = self.read()?;
         keys.push(key.clone());
         self.write(&keys)?;
@@ -148,6 +150,7 @@ impl KeyFile {
     /// # Errors
     /// Where there is none of this id, or the file cannot be read or written.
     pub fn revoke(&self, id: &str) -> Result<Key, KeyError> {
+        let _locked = self.lock()?;
         let mut keys = self.read()?;
         let place = keys.iter().position(|key| key.id == id);
         let place = place.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
@@ -162,17 +165,41 @@ impl KeyFile {
             path: self.path.clone(),
             problem: error.to_string(),
         })?;
-        let directory = match self.path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let directory = self.directory();
         let written = tempfile::NamedTempFile::new_in(directory).and_then(|mut file| {
             file.write_all(&json)?;
+            // Whoever could read it, the service above all, still can.
+            match std::fs::metadata(&self.path) {
+                Ok(old) => {
+                    file.as_file().set_permissions(old.permissions())?;
+                    let _not_root = chown(file.path(), Some(old.uid()), Some(old.gid()));
+                }
+                Err(_) => {
+                    let owner = std::fs::metadata(directory)?;
+                    let _not_root = chown(file.path(), Some(owner.uid()), Some(owner.gid()));
+                }
+            }
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
             std::fs::File::open(directory)?.sync_all()
         });
         written.map_err(|source| self.io("write", source))
+    }
+
+    fn directory(&self) -> &Path {
+        match self.path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        }
+    }
+
+    /// Keeps other processes from changing the keys as long as it is held.
+    fn lock(&self) -> Result<std::fs::File, KeyError> {
+        let locked = std::fs::File::open(self.directory()).and_then(|directory| {
+            directory.lock()?;
+            Ok(directory)
+        });
+        locked.map_err(|source| self.io("lock the directory of", source))
     }
 
     fn io(&self, operation: &'static str, source: std::io::Error) -> KeyError {
@@ -219,7 +246,7 @@ pub struct Gate {
 #[derive(Debug)]
 struct Known {
     keys: Vec<(Key, Vec<u8>)>,
-    modified: Option<SystemTime>,
+    version: Option<Version>,
     looked: Instant,
     /// Keys were asked for once, and so are for ever: taking the last one back opens nothing.
     locked: bool,
@@ -231,11 +258,11 @@ impl Gate {
     /// # Errors
     /// Where they cannot be read.
     pub fn open(file: KeyFile) -> Result<Self, KeyError> {
-        let modified = modified(&file);
+        let version = version(&file);
         let keys = hashed(file.read()?);
         let known = Known {
-            modified,
-            locked: !keys.is_empty(),
+            locked: version.is_some(),
+            version,
             keys,
             looked: Instant::now(),
         };
@@ -279,25 +306,32 @@ impl Gate {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.looked.elapsed() > FRESH {
             known.looked = Instant::now();
-            let modified = modified(&self.file);
-            if modified != known.modified {
-                // A file that cannot be read leaves the keys as they were.
-                match self.file.read() {
+            let version = version(&self.file);
+            if version != known.version {
+                known.locked |= version.is_some();
+                known.keys = match self.file.read() {
                     Ok(keys) => {
-                        known.keys = hashed(keys);
-                        known.locked |= !known.keys.is_empty();
-                        known.modified = modified;
+                        known.version = version;
+                        hashed(keys)
                     }
-                    Err(error) => tracing::error!(%error, "keys stay as they were"),
-                }
+                    // One of the keys may have been taken back: none is good until it can be read.
+                    Err(error) => {
+                        tracing::error!(%error, "no key is taken");
+                        Vec::new()
+                    }
+                };
             }
         }
         look(&known)
     }
 }
 
-fn modified(file: &KeyFile) -> Option<SystemTime> {
-    std::fs::metadata(&file.path).ok()?.modified().ok()
+/// What changes with a file: when, which and how long it is.
+type Version = (SystemTime, u64, u64);
+
+fn version(file: &KeyFile) -> Option<Version> {
+    let metadata = std::fs::metadata(&file.path).ok()?;
+    Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }
 
 fn hashed(keys: Vec<Key>) -> Vec<(Key, Vec<u8>)> {
@@ -349,8 +383,13 @@ mod tests {
         assert_eq!(gate.admit(None, Scope::Ingest), Err(Denied::Unknown));
         file.revoke(&ingest.id).unwrap();
         assert!(matches!(file.revoke(&ingest.id), Err(KeyError::Unknown(_))));
-        let gate = Gate::open(file).unwrap();
+        let gate = Gate::open(file.clone()).unwrap();
         assert_eq!(gate.admit(Some(&text), Scope::Ingest), Err(Denied::Unknown));
+        // Taking the last key back opens nothing, now or later.
+        let admin = file.read().unwrap().remove(0);
+        file.revoke(&admin.id).unwrap();
+        let gate = Gate::open(file).unwrap();
+        assert_eq!(gate.admit(None, Scope::Query), Err(Denied::Unknown));
     }
 
     #[test]

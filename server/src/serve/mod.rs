@@ -4,6 +4,7 @@
 //! config   what it is told            keys      who may do what
 //! ingest   calls to the store         queries   the statements that run
 //! http     what is served where       metrics   figures of all that
+//! space    bytes held for clients
 //! ```
 //!
 //! Reading and writing of requests has threads of its own, apart from those that statements run on
@@ -15,6 +16,7 @@ pub mod ingest;
 pub mod keys;
 pub mod metrics;
 pub mod queries;
+pub mod space;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -135,6 +137,11 @@ impl Server {
             threads,
         } = self;
         let router = http::router(&service);
+        let ending = Arc::clone(&service);
+        let end = async move {
+            end.await;
+            ending.end();
+        };
         let served = requests.block_on(async {
             let listener = TcpListener::from_std(listener)?;
             http::connections::serve(listener, router, Arc::clone(&service), end).await;

@@ -15,6 +15,20 @@ use super::keys::Caller;
 pub struct Queries {
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     places: Arc<Semaphore>,
+    /// Statements that may run or wait.
+    most: usize,
+}
+
+/// Statements that may wait for each that may run.
+const WAITING: usize = 32;
+
+/// Why a statement is not listed.
+#[derive(Clone, Copy, Debug)]
+pub enum NotListed {
+    /// Too many wait.
+    TooMany,
+    /// The system has no random numbers to make its id of.
+    Random(getrandom::Error),
 }
 
 /// A statement that runs, or waits for its turn.
@@ -58,16 +72,17 @@ impl Queries {
         Self {
             running: Mutex::default(),
             places: Arc::new(Semaphore::new(most)),
+            most: most * (1 + WAITING),
         }
     }
 
     /// Lists a statement.
     ///
     /// # Errors
-    /// Where the system has no random numbers to make its id of.
-    pub fn list(self: &Arc<Self>, caller: Caller, sql: &str) -> Result<Listed, getrandom::Error> {
+    /// See [`NotListed`].
+    pub fn list(self: &Arc<Self>, caller: Caller, sql: &str) -> Result<Listed, NotListed> {
         let mut random = [0; 16];
-        getrandom::fill(&mut random)?;
+        getrandom::fill(&mut random).map_err(NotListed::Random)?;
         let running = Arc::new(Running {
             id: random.iter().map(|byte| format!("{byte:02x}")).collect(),
             caller,
@@ -76,7 +91,12 @@ impl Queries {
             rows: AtomicU64::new(0),
             stop: Notify::new(),
         });
-        self.lock().insert(running.id.clone(), Arc::clone(&running));
+        let mut listed = self.lock();
+        if listed.len() >= self.most {
+            return Err(NotListed::TooMany);
+        }
+        listed.insert(running.id.clone(), Arc::clone(&running));
+        drop(listed);
         Ok(Listed {
             queries: Arc::clone(self),
             running,

@@ -1,5 +1,7 @@
 //! Keys as requests show them.
 
+use std::net::IpAddr;
+
 use axum::http::{HeaderMap, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -25,9 +27,46 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<String> {
     Some(key.to_owned())
 }
 
+/// True for requests that no page of another site made a browser send: of this machine by its own
+/// name, and with an origin, where there is one, that is the service itself.
+pub(super) fn is_own(headers: &HeaderMap) -> bool {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
+    let host = text(header::HOST).unwrap_or_default();
+    let name = match host.strip_prefix('[') {
+        Some(address) => address.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    let address = name
+        .parse::<IpAddr>()
+        .is_ok_and(|address| address.is_loopback());
+    let here = address || name.eq_ignore_ascii_case("localhost");
+    let own_origin = match text(header::ORIGIN) {
+        Some(origin) => origin.split_once("://").is_some_and(|(_, of)| of == host),
+        None => true,
+    };
+    here && own_origin
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pages_of_other_sites_are_told_from_this_machine() {
+        let own = |host: &str, origin: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            if let Some(origin) = origin {
+                headers.insert(header::ORIGIN, origin.parse().unwrap());
+            }
+            is_own(&headers)
+        };
+        assert!(own("localhost:8686", None) && own("127.0.0.1", None) && own("[::1]:8686", None));
+        assert!(own("localhost:8686", Some("http://localhost:8686")));
+        assert!(!own("localhost:8686", Some("https://evil.example")));
+        assert!(!own("localhost:8686", Some("null")));
+        assert!(!own("rebound.example:8686", None) && !is_own(&HeaderMap::new()));
+    }
 
     #[test]
     fn keys_are_found_however_they_are_shown() {

@@ -2,14 +2,14 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pugmark_engine::WriteError;
 use pugmark_query::QueryError;
-use pugmark_query::sql::SqlError;
+use pugmark_query::sql::{DataFusionError, SqlError};
 use serde_json::json;
 
 use super::super::ingest::message::MessageProblem;
-use super::super::ingest::writer::IngestError;
+use super::super::ingest::writer::{IngestError, is_refusal};
 use super::super::keys::Denied;
+use super::super::space::NoRoom;
 
 /// Why a request is refused.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Failure {
     /// Something in the request is wrong.
     pub(super) fn bad(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
+    }
+
+    /// There is too much to do.
+    pub(super) fn busy(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
     }
 
     /// True where the same request may work in a moment.
@@ -76,7 +81,16 @@ impl From<Denied> for Failure {
 
 impl From<MessageProblem> for Failure {
     fn from(problem: MessageProblem) -> Self {
-        Self::bad(problem.to_string())
+        match problem {
+            MessageProblem::NoRoom => Self::busy(problem.to_string()),
+            _ => Self::bad(problem.to_string()),
+        }
+    }
+}
+
+impl From<NoRoom> for Failure {
+    fn from(_: NoRoom) -> Self {
+        Self::busy("too much is held for clients; send it again in a second")
     }
 }
 
@@ -84,10 +98,10 @@ impl From<IngestError> for Failure {
     fn from(error: IngestError) -> Self {
         let message = error.to_string();
         match error {
-            IngestError::Busy | IngestError::Closing => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message)
-            }
-            IngestError::Write(WriteError::Batch(_) | WriteError::TooManyPartitions { .. }) => {
+            IngestError::Busy | IngestError::Closing => Self::busy(message),
+            IngestError::Write(ref refused) | IngestError::Partly(ref refused)
+                if is_refusal(refused) =>
+            {
                 Self::bad(message)
             }
             IngestError::Write(_) | IngestError::Partly(_) => {
@@ -102,21 +116,42 @@ impl From<IngestError> for Failure {
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         let message = error.to_string();
-        match error {
-            SqlError::Query(QueryError::OutOfMemory { .. }) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "out_of_memory", message)
-            }
-            SqlError::Query(QueryError::DeadlineExceeded(_)) => {
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "too_slow", message)
-            }
-            SqlError::Query(QueryError::Cancelled) => {
-                Self::new(StatusCode::CONFLICT, "cancelled", message)
-            }
-            SqlError::Open(_) => {
-                tracing::error!(error = message, "the store could not be read");
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "not_read", message)
-            }
-            _ => Self::new(StatusCode::BAD_REQUEST, "bad_statement", message),
+        let (status, code) = status_of(&error);
+        if status.is_server_error() {
+            tracing::error!(error = message, "a statement failed");
         }
+        Self::new(status, code, message)
     }
 }
+
+/// Whose fault an error is.
+fn status_of(error: &SqlError) -> (StatusCode, &'static str) {
+    match error {
+        SqlError::Statement { .. } => (StatusCode::BAD_REQUEST, "bad_statement"),
+        SqlError::Query(error) => status_of_query(error),
+        SqlError::Engine(error) => match error.find_root() {
+            DataFusionError::External(inner) => {
+                let sql = inner.downcast_ref::<SqlError>().map(status_of);
+                let query = || inner.downcast_ref::<QueryError>().map(status_of_query);
+                sql.or_else(query).unwrap_or(NOT_READ)
+            }
+            DataFusionError::ResourcesExhausted(_) => OUT_OF_MEMORY,
+            DataFusionError::IoError(_) | DataFusionError::Internal(_) => NOT_READ,
+            _ => (StatusCode::BAD_REQUEST, "bad_statement"),
+        },
+        _ => NOT_READ,
+    }
+}
+
+fn status_of_query(error: &QueryError) -> (StatusCode, &'static str) {
+    match error {
+        QueryError::OutOfMemory { .. } => OUT_OF_MEMORY,
+        QueryError::DeadlineExceeded(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too_slow"),
+        QueryError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
+        QueryError::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_statement"),
+        _ => NOT_READ,
+    }
+}
+
+const OUT_OF_MEMORY: (StatusCode, &str) = (StatusCode::UNPROCESSABLE_ENTITY, "out_of_memory");
+const NOT_READ: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "failed");

@@ -20,23 +20,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Router, middleware};
-use pugmark_engine::{Store, WriteError};
+use pugmark_engine::Store;
 use pugmark_query::sql::{Session, Settings};
 use serde_json::json;
 use tokio::runtime::Handle;
-use tower_http::cors::CorsLayer;
+use tower_http::cors::{Any, CorsLayer};
 
 use self::failure::Failure;
 use super::config::Config;
-use super::ingest::writer::{IngestError, Stored, Writer};
+use super::ingest::writer::{IngestError, Stored, Writer, is_refusal};
 use super::keys::{Caller, Denied, Gate, Scope};
 use super::metrics::{Metrics, Numbers};
 use super::queries::Queries;
+use super::space::Space;
 
 /// What all requests share.
 pub struct Service {
@@ -58,10 +59,20 @@ pub struct Service {
     pub statements: Handle,
     /// Numbers of requests.
     pub numbers: Numbers,
+    /// Room for bodies of those who have shown no key yet.
+    unknown: Space,
+    /// Room for statements.
+    asked: Space,
+    ending: AtomicBool,
     writer: Mutex<Option<Writer>>,
     rates: Mutex<HashMap<String, Bucket>>,
     failed: AtomicBool,
 }
+
+/// Bytes of bodies of those who have shown no key yet.
+const MOST_UNKNOWN_BYTES: usize = 32 << 20;
+/// Bytes of statements that run or wait.
+const MOST_ASKED_BYTES: usize = 64 << 20;
 
 /// Requests that a key may still send.
 struct Bucket {
@@ -88,10 +99,18 @@ impl Service {
             metrics: Metrics::default(),
             statements,
             numbers: Numbers::default(),
+            unknown: Space::new(MOST_UNKNOWN_BYTES),
+            asked: Space::new(MOST_ASKED_BYTES),
+            ending: AtomicBool::new(false),
             writer: Mutex::new(Some(writer)),
             rates: Mutex::default(),
             failed: AtomicBool::new(false),
         }
+    }
+
+    /// Says that the service ends, so that nobody is sent here any more.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Relaxed);
     }
 
     /// Takes nothing more; what waits is written.
@@ -116,7 +135,7 @@ impl Service {
     fn note_health(&self, stored: &Result<Stored, IngestError>) {
         match stored {
             Ok(_) => self.failed.store(false, Ordering::Relaxed),
-            Err(IngestError::Write(WriteError::Storage(_) | WriteError::Poisoned { .. })) => {
+            Err(IngestError::Write(error) | IngestError::Partly(error)) if !is_refusal(error) => {
                 self.failed.store(true, Ordering::Relaxed);
             }
             Err(_) => {}
@@ -135,6 +154,17 @@ impl Service {
             self.rate(id)?;
         }
         Ok(caller)
+    }
+
+    /// Who shows a key in a request's head, and may do this now. Without keys, only what this machine
+    /// sends by itself: no page of another site that a browser here shows.
+    fn admit_head(&self, headers: &HeaderMap, scope: Scope) -> Result<Caller, Failure> {
+        if !self.gate.is_locked() && !access::is_own(headers) {
+            let message = "without keys only this machine is served, and no page of another site; \
+                           make a key with `pugmark keys create`";
+            return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message));
+        }
+        self.admit(access::shown(headers).as_deref(), scope)
     }
 
     /// The same, without counting it as a request.
@@ -171,30 +201,36 @@ impl Service {
 
 /// Everything that is served.
 pub fn router(service: &Arc<Service>) -> Router {
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/v1/sql", get(sql::get).post(sql::post))
         .route("/v1/queries", get(sql::list))
         .route("/v1/queries/{id}", delete(sql::stop))
-        .route("/projects/{key}/settings", get(track::settings))
-        .route("/v1/projects/{key}/settings", get(track::settings))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::document));
+    let mut tracking = Router::new()
+        .route("/projects/{key}/settings", get(track::settings))
+        .route("/v1/projects/{key}/settings", get(track::settings));
     for (name, short, kind) in track::PATHS {
         for path in [name, short] {
             let send = move |state: State<Arc<Service>>, request: Request| {
                 track::send(state, kind, request)
             };
-            router = router
+            tracking = tracking
                 .route(&format!("/v1/{path}"), post(send))
                 .route(&format!("/{path}"), post(send));
         }
     }
+    // Pages of any site send events; none asks questions.
+    let cors = CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(Any)
+        .allow_headers(Any);
     router
+        .merge(tracking.layer(cors))
         .fallback(nothing)
         .method_not_allowed_fallback(not_so)
-        .layer(CorsLayer::very_permissive())
         .layer(middleware::from_fn_with_state(Arc::clone(service), watch))
         .with_state(Arc::clone(service))
 }
@@ -221,6 +257,11 @@ async fn health() -> Response {
 /// True where events are taken and questions answered.
 async fn ready(State(service): State<Arc<Service>>) -> Result<Response, Failure> {
     service.writer()?;
+    if service.ending.load(Ordering::Relaxed) {
+        let message = "the service is shutting down";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Err(Failure::new(status, "closing", message));
+    }
     if service.failed.load(Ordering::Relaxed) {
         let message = "events could not be written; see the log, and restart the service";
         let status = StatusCode::SERVICE_UNAVAILABLE;
@@ -234,9 +275,9 @@ async fn ready(State(service): State<Arc<Service>>) -> Result<Response, Failure>
 
 async fn metrics(
     State(service): State<Arc<Service>>,
-    headers: axum::http::HeaderMap,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit_quietly(access::shown(&headers).as_deref(), Scope::Admin)?;
+    service.admit_head(&headers, Scope::Admin)?;
     if let Ok(writer) = service.writer() {
         let waiting = i64::try_from(writer.waiting_bytes()).unwrap_or(i64::MAX);
         service.metrics.waiting_bytes.set(waiting);

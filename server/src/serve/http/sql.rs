@@ -1,12 +1,13 @@
 //! SQL over HTTP: a statement in, its rows out as they are made, in the form that `Accept` names.
 
 use std::io::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
@@ -16,14 +17,15 @@ use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::keys::Scope;
-use super::super::queries::Listed;
+use super::super::queries::{Listed, NotListed};
+use super::super::space::Room;
 use super::failure::Failure;
 use super::track::as_json;
-use super::{Service, access, body};
+use super::{Service, access, body, not_so};
 use crate::rows::{RowFormat, RowWriter};
 
 /// Largest text of a statement with its parameters, in bytes.
-const MOST_BYTES: usize = 8 << 20;
+const MOST_BYTES: usize = 5 << 20;
 /// Pieces of an answer that wait for the client: a slow one holds up its statement.
 const MOST_PIECES: usize = 4;
 
@@ -48,10 +50,11 @@ pub(super) async fn post(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    let shown = access::shown(&head.headers);
-    service.admit(shown.as_deref(), Scope::Query)?;
+    service.admit_head(&head.headers, Scope::Query)?;
     let within = (MOST_BYTES, service.config.body_time);
-    let bytes = body::read(&head.headers, body, within, &mut |_| Ok(())).await?;
+    let mut room = service.asked.room();
+    let mut take = |bytes| room.take(bytes).map_err(Failure::from);
+    let bytes = body::read(&head.headers, body, within, &mut take).await?;
     let text = String::from_utf8(bytes).map_err(|_| Failure::bad("the statement is no UTF-8"))?;
     let kind = head.headers.get(header::CONTENT_TYPE);
     let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
@@ -66,21 +69,30 @@ pub(super) async fn post(
             params: serde_json::Map::new(),
         },
     };
-    answer(service, &head.headers, asked).await
+    answer(service, &head.headers, asked, room).await
 }
 
 /// `GET`: the statement is `query` in the address.
 pub(super) async fn get(
     State(service): State<Arc<Service>>,
-    Query(asked): Query<InAddress>,
+    method: Method,
+    asked: Result<Query<InAddress>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit(access::shown(&headers).as_deref(), Scope::Query)?;
+    service.admit_head(&headers, Scope::Query)?;
+    if method != Method::GET {
+        return Err(not_so().await);
+    }
+    let Query(asked) = asked.map_err(|_| Failure::bad("the address has no `query`"))?;
     let asked = Asked {
         sql: asked.query,
         params: serde_json::Map::new(),
     };
-    answer(service, &headers, asked).await
+    if statement(&asked)?.writes() {
+        return Err(not_so().await);
+    }
+    let room = service.asked.room();
+    answer(service, &headers, asked, room).await
 }
 
 /// The statements that run.
@@ -88,7 +100,7 @@ pub(super) async fn list(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit(access::shown(&headers).as_deref(), Scope::Query)?;
+    service.admit_head(&headers, Scope::Query)?;
     Ok(as_json(
         StatusCode::OK,
         &json!({ "queries": service.queries.all() }),
@@ -98,10 +110,11 @@ pub(super) async fn list(
 /// Stops a statement.
 pub(super) async fn stop(
     State(service): State<Arc<Service>>,
-    axum::extract::Path(id): axum::extract::Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit(access::shown(&headers).as_deref(), Scope::Query)?;
+    service.admit_head(&headers, Scope::Query)?;
+    let Path(id) = id.map_err(|_| Failure::bad("the id of a statement is hexadecimal digits"))?;
     match service.queries.stop(&id) {
         true => Ok(as_json(StatusCode::OK, &json!({ "stopped": id }))),
         false => Err(Failure::new(
@@ -116,6 +129,7 @@ async fn answer(
     service: Arc<Service>,
     headers: &HeaderMap,
     asked: Asked,
+    room: Room,
 ) -> Result<Response, Failure> {
     let form = Form::accepted(headers)?;
     let statement = statement(&asked)?;
@@ -124,22 +138,29 @@ async fn answer(
     if statement.writes() {
         service.admit_quietly(shown.as_deref(), Scope::Ingest)?;
     }
-    let listed = service.queries.list(caller, &asked.sql);
-    let listed = listed.map_err(|error| {
-        Failure::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "no_random_numbers",
-            error.to_string(),
-        )
-    })?;
+    let listed = match service.queries.list(caller, &asked.sql) {
+        Ok(listed) => listed,
+        Err(NotListed::TooMany) => {
+            return Err(Failure::busy(
+                "too many statements wait; ask again in a second",
+            ));
+        }
+        Err(NotListed::Random(error)) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            return Err(Failure::new(status, "failed", error.to_string()));
+        }
+    };
     let id = listed.running.id().to_owned();
     let (begun, beginning) = oneshot::channel();
     let (pieces, body) = mpsc::channel(MOST_PIECES);
+    let complete = Arc::new(AtomicBool::new(false));
     let making = Making {
         service: Arc::clone(&service),
         listed,
         form,
         pieces,
+        complete: Arc::clone(&complete),
+        _room: room,
     };
     service.statements.spawn(making.run(statement, begun));
     let begun = beginning.await.unwrap_or_else(|_| {
@@ -150,8 +171,20 @@ async fn answer(
     if let Err(failure) = begun {
         return Ok((id, failure).into_response());
     }
-    let stream = futures::stream::unfold(body, |mut body| async move {
-        body.recv().await.map(|piece| (piece, body))
+    let stream = futures::stream::unfold(Some(body), move |body| {
+        let complete = Arc::clone(&complete);
+        async move {
+            let mut body = body?;
+            match body.recv().await {
+                Some(piece) => Some((piece, Some(body))),
+                None if complete.load(Ordering::Acquire) => None,
+                // Stopped, or lost: an answer that ends here must not look like all of it.
+                None => Some((
+                    Err(std::io::Error::other("the statement was stopped")),
+                    None,
+                )),
+            }
+        }
     });
     let kind = [(header::CONTENT_TYPE, form.content_type())];
     Ok((id, kind, Body::from_stream(stream)).into_response())
@@ -207,7 +240,14 @@ impl Form {
         let accept = accept
             .and_then(|accept| accept.to_str().ok())
             .unwrap_or("*/*");
-        let forms = accept.split(',').map(|kind| {
+        let wanted = |kind: &&str| {
+            let weight = kind
+                .split(';')
+                .skip(1)
+                .find_map(|part| part.trim().strip_prefix("q="));
+            weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0))
+        };
+        let forms = accept.split(',').filter(wanted).map(|kind| {
             let kind = kind.split(';').next().unwrap_or_default().trim();
             Some(Self(match kind {
                 "application/json" | "application/*" | "*/*" | "" => RowFormat::Json,
@@ -244,6 +284,9 @@ struct Making {
     listed: Listed,
     form: Form,
     pieces: mpsc::Sender<Result<Bytes, std::io::Error>>,
+    /// Set once all was handed over.
+    complete: Arc<AtomicBool>,
+    _room: Room,
 }
 
 /// Whether an answer began, or why not.
@@ -257,10 +300,7 @@ impl Making {
         metrics.running.inc();
         tokio::select! {
             () = self.make(statement, begun) => {}
-            () = self.listed.running.stopped() => {
-                let stopped = std::io::Error::other("the statement was stopped");
-                let _gone = self.pieces.try_send(Err(stopped));
-            }
+            () = self.listed.running.stopped() => {}
             () = self.pieces.closed() => {}
         }
         metrics.running.dec();
@@ -287,8 +327,9 @@ impl Making {
             }
         };
         let _gone = begun.send(Ok(()));
-        if let Err(error) = self.send_all(answer, first).await {
-            let _gone = self.pieces.send(Err(error)).await;
+        match self.send_all(answer, first).await {
+            Ok(()) => self.complete.store(true, Ordering::Release),
+            Err(error) => tracing::debug!(%error, "an answer broke off"),
         }
     }
 
@@ -309,9 +350,7 @@ impl Making {
             self.listed.running.rows.fetch_add(rows, Ordering::Relaxed);
             self.service.metrics.rows.inc_by(rows);
             writer.put(&batch).map_err(std::io::Error::other)?;
-            if !self.send(&pipe).await {
-                return Ok(());
-            }
+            self.send(&pipe).await?;
             next = match answer.rows.next().await.transpose() {
                 Ok(next) => next,
                 Err(error) => {
@@ -335,8 +374,7 @@ impl Making {
             // Nothing in these forms says that an answer is incomplete, but that it breaks off.
             (_, Some(error)) => return Err(std::io::Error::other(error)),
         }
-        self.send(&pipe).await;
-        Ok(())
+        self.send(&pipe).await
     }
 
     fn begin_json(&self, answer: &SqlAnswer, pipe: &Pipe) -> std::io::Result<()> {
@@ -373,10 +411,20 @@ impl Making {
         writeln!(pipe, ",\"remarks\":{remarks},\"statistics\":{statistics}}}")
     }
 
-    /// Hands over what was written; false where the client is gone.
-    async fn send(&self, pipe: &Pipe) -> bool {
+    /// Hands over what was written. A client that takes nothing for as long as a body may take gives
+    /// its statement's place up.
+    async fn send(&self, pipe: &Pipe) -> std::io::Result<()> {
         let bytes = std::mem::take(&mut *pipe.lock());
-        bytes.is_empty() || self.pieces.send(Ok(bytes.into())).await.is_ok()
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let sent = self.pieces.send(Ok(bytes.into()));
+        let sent = tokio::time::timeout(self.service.config.body_time, sent).await;
+        match sent {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(std::io::Error::other("the client hung up")),
+            Err(_) => Err(std::io::Error::other("the client reads nothing")),
+        }
     }
 }
 

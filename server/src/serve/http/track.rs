@@ -8,9 +8,9 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
-use super::super::ingest::message::{Body as Calls, Kind, read_body};
-use super::super::ingest::writer::Room;
+use super::super::ingest::message::{Kind, read_body, write_key};
 use super::super::keys::Scope;
+use super::super::space::Room;
 use super::failure::Failure;
 use super::{Service, access, body};
 
@@ -36,19 +36,25 @@ pub(super) async fn send(
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
     let shown = access::shown(&head.headers);
-    // A key in the body is looked at once that was read; without any key there is nothing to read it
-    // for.
     if let Some(shown) = &shown {
         service.admit(Some(shown), Scope::Ingest)?;
     }
     let received = service.now();
-    let (calls, room) = read(&service, &head.headers, body, kind, received).await?;
+    // Whoever shows no key yet shares a small room, so as to keep nobody else out.
+    let mut room = match shown.is_some() || !service.gate.is_locked() {
+        true => service.writer()?.room(),
+        false => service.unknown.room(),
+    };
+    let json = read(&service, &head.headers, body, &mut room).await?;
     if shown.is_none() {
-        service.admit(calls.write_key.as_deref(), Scope::Ingest)?;
+        service.admit(write_key(&json)?.as_deref(), Scope::Ingest)?;
     }
+    let mut take = |bytes| room.take(bytes).is_ok();
+    let calls = read_body(&json, kind, received, &mut take)?;
+    drop(json);
     let mut rejected = Vec::new();
-    let mut taken = Vec::with_capacity(calls.calls.len());
-    for (index, call) in calls.calls.into_iter().enumerate() {
+    let mut taken = Vec::with_capacity(calls.len());
+    for (index, call) in calls.into_iter().enumerate() {
         match call {
             Ok(call) => taken.push(call),
             Err(problem) => rejected.push((index, problem)),
@@ -75,7 +81,12 @@ pub(super) async fn send(
     service.metrics.calls.inc_by(count as u64);
     let answer = match rejected.is_empty() {
         true => json!({ "success": true }),
-        false => json!({ "success": true, "accepted": count, "rejected": told(&rejected) }),
+        false => json!({
+            "success": true,
+            "accepted": count,
+            "rejected": told(&rejected),
+            "rejected_count": rejected.len(),
+        }),
     };
     Ok(as_json(StatusCode::OK, &answer))
 }
@@ -91,17 +102,14 @@ async fn read(
     service: &Service,
     headers: &HeaderMap,
     body: Body,
-    kind: Option<Kind>,
-    received: i64,
-) -> Result<(Calls, Room), Failure> {
+    room: &mut Room,
+) -> Result<String, Failure> {
     let config = &service.config;
-    let mut room = service.writer()?.room();
     let bounds = (config.max_body_bytes, config.body_time);
     let mut take = |bytes| room.take(bytes).map_err(Failure::from);
     let bytes = body::read(headers, body, bounds, &mut take).await?;
-    let json = std::str::from_utf8(&bytes)
-        .map_err(|_| Failure::bad("the body is no UTF-8, which JSON is written in"))?;
-    Ok((read_body(json, kind, received)?, room))
+    String::from_utf8(bytes)
+        .map_err(|_| Failure::bad("the body is no UTF-8, which JSON is written in"))
 }
 
 pub(super) fn as_json(status: StatusCode, json: &Json) -> Response {

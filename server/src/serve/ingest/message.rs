@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use hashbrown::HashSet;
 use pugmark_engine::Value;
+use pugmark_engine::time::MICROS_PER_DAY;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -62,6 +63,14 @@ pub enum MessageProblem {
         /// Its text, shortened.
         text: String,
     },
+    /// A time that no clock is off by.
+    #[error(
+        "the time is before 1970, or more than a year from now; check `timestamp` and `sentAt`"
+    )]
+    FarTime,
+    /// All calls together take more memory than there is for them.
+    #[error("the calls take too much memory at once; send fewer of them at a time")]
+    NoRoom,
     /// Something is beyond the limits of the store.
     #[error(transparent)]
     Limit(#[from] Problem),
@@ -117,25 +126,33 @@ impl Kind {
     }
 }
 
-/// The calls of a request's body; a call that cannot be read stands alone.
-pub struct Body {
-    /// The calls, in order.
-    pub calls: Vec<Result<Call, MessageProblem>>,
-    /// `writeKey`, where the body names one.
-    pub write_key: Option<String>,
-}
+/// The calls of a request, in order; a call that cannot be read stands alone.
+pub type Calls = Vec<Result<Call, MessageProblem>>;
 
-/// Reads a body: a call of a kind, or, without one, a batch of them.
+/// `writeKey`, where a body names one.
 ///
 /// # Errors
-/// Where it is no JSON object, or a batch has no `batch`.
-pub fn read_body(json: &str, kind: Option<Kind>, received: i64) -> Result<Body, MessageProblem> {
+/// Where it is no JSON object.
+pub fn write_key(json: &str) -> Result<Option<String>, MessageProblem> {
+    Ok(text(&parse(json)?, "writeKey").map(Cow::into_owned))
+}
+
+/// Reads a body: a call of a kind, or, without one, a batch of them. `take` is told of the bytes that
+/// calls hold, and may refuse them.
+///
+/// # Errors
+/// Where it is no JSON object, a batch has no `batch`, or there is no room.
+pub fn read_body(
+    json: &str,
+    kind: Option<Kind>,
+    received: i64,
+    take: &mut dyn FnMut(usize) -> bool,
+) -> Result<Calls, MessageProblem> {
     let object = parse(json)?;
     let mut shared = Shared {
         received,
         ..Shared::default()
     };
-    let write_key = text(&object, "writeKey").map(Cow::into_owned);
     let Some(kind) = kind else {
         shared.sent_at = time(&object, "sentAt")?;
         shared.context = field(&object, "context");
@@ -143,16 +160,40 @@ pub fn read_body(json: &str, kind: Option<Kind>, received: i64) -> Result<Body, 
         let Some(Ok(batch)) = batch else {
             return Err(MessageProblem::Missing("batch"));
         };
-        let call = |raw: &&RawValue| read_call(&parse(raw.get())?, None, &shared);
-        return Ok(Body {
-            calls: batch.iter().map(call).collect(),
-            write_key,
-        });
+        let mut calls = Vec::with_capacity(batch.len());
+        for raw in batch {
+            let call = parse(raw.get()).and_then(|object| read_call(&object, None, &shared));
+            // A context that all inherit may be most of each.
+            if !take(call.as_ref().map_or(0, Call::byte_len)) {
+                return Err(MessageProblem::NoRoom);
+            }
+            calls.push(call);
+        }
+        return Ok(calls);
     };
-    Ok(Body {
-        calls: vec![read_call(&object, Some(kind), &shared)],
-        write_key,
-    })
+    Ok(vec![read_call(&object, Some(kind), &shared)])
+}
+
+impl Call {
+    /// About how many bytes it holds.
+    fn byte_len(&self) -> usize {
+        let rows = self.events.iter().chain(&self.traits);
+        let bytes = rows.map(|row| {
+            let properties = row.properties.iter();
+            let properties = properties.map(|(name, value)| name.len() + value_bytes(value));
+            size_of::<Row>() + row.user.len() + row.name.len() + properties.sum::<usize>()
+        });
+        bytes.sum()
+    }
+}
+
+fn value_bytes(value: &Value) -> usize {
+    let own = size_of::<(String, Value)>();
+    match value {
+        Value::Text(text) => own + text.len(),
+        Value::List(values) => own + values.iter().map(value_bytes).sum::<usize>(),
+        _ => own,
+    }
 }
 
 fn parse(json: &str) -> Result<RawObject<'_>, MessageProblem> {
@@ -188,6 +229,9 @@ fn read_call(
     Ok(call)
 }
 
+/// No client's clock is so far ahead; and partitions of time are not for anybody to use up.
+const MICROS_PER_YEAR: i64 = 366 * MICROS_PER_DAY;
+
 /// A call being read.
 struct Reading<'o, 'a> {
     object: &'o RawObject<'a>,
@@ -221,6 +265,9 @@ impl<'o, 'a> Reading<'o, 'a> {
             (Some(original), None) => (original, None),
             (None, _) => (shared.received, None),
         };
+        if !(0..=shared.received.saturating_add(MICROS_PER_YEAR)).contains(&time) {
+            return Err(MessageProblem::FarTime);
+        }
         Ok(Self {
             object,
             context: field(object, "context"),
@@ -246,6 +293,14 @@ impl<'o, 'a> Reading<'o, 'a> {
             name: name.to_owned(),
             message_id: self.message_id.clone(),
             properties,
+        }
+    }
+
+    /// Traits have no message id: set again they are the same, and the event of the same call needs it.
+    fn traits(&self, properties: Vec<(String, Value)>) -> Row {
+        Row {
+            message_id: String::new(),
+            ..self.row("", properties)
         }
     }
 
@@ -283,7 +338,7 @@ impl<'o, 'a> Reading<'o, 'a> {
         let traits = traits.finish();
         let mut call = Call::default();
         if !traits.is_empty() {
-            call.traits.push(self.row("", traits));
+            call.traits.push(self.traits(traits));
         }
         match &self.anonymous {
             Some(anonymous) if *anonymous != self.user => {
@@ -304,7 +359,7 @@ impl<'o, 'a> Reading<'o, 'a> {
         traits.add_nulls(self.object, "group.");
         Ok(Call {
             events: Vec::new(),
-            traits: vec![self.row("", traits.finish())],
+            traits: vec![self.traits(traits.finish())],
         })
     }
 
@@ -444,7 +499,9 @@ mod tests {
     const NOW: i64 = 1_790_000_000_000_000;
 
     fn one(kind: Kind, json: &str) -> Result<Call, MessageProblem> {
-        read_body(json, Some(kind), NOW)?.calls.pop().unwrap()
+        read_body(json, Some(kind), NOW, &mut |_| true)?
+            .pop()
+            .unwrap()
     }
 
     fn entry(name: &str, value: impl Into<Value>) -> (String, Value) {
@@ -507,9 +564,14 @@ mod tests {
 
     #[test]
     fn identify_sets_traits_and_keeps_the_anonymous_id() {
-        let json =
-            r#"{"userId": "u", "anonymousId": "a", "traits": {"plan": "gold", "old": null}}"#;
+        let json = r#"{"userId": "u", "anonymousId": "a", "messageId": "m",
+            "traits": {"plan": "gold", "old": null}}"#;
         let call = one(Kind::Identify, json).unwrap();
+        // One of them must not make the other one a duplicate.
+        assert_eq!(
+            (&*call.traits[0].message_id, &*call.events[0].message_id),
+            ("", "m")
+        );
         let expected = [entry("plan", "gold"), ("old".to_owned(), Value::Null)];
         assert_eq!(call.traits[0].properties, expected);
         assert_eq!(call.events[0].name, IDENTIFY_EVENT);
@@ -533,6 +595,20 @@ mod tests {
     }
 
     #[test]
+    fn a_context_that_all_inherit_is_counted_for_each() {
+        let context = "x".repeat(1_000);
+        let calls = vec![r#"{"type": "track", "userId": "u", "event": "e"}"#; 1_000].join(",");
+        let json = format!(r#"{{"context": {{"a": "{context}"}}, "batch": [{calls}]}}"#);
+        let mut room = 100_000_usize;
+        let mut take = |bytes| {
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let read = read_body(&json, None, NOW, &mut take);
+        assert_eq!(read, Err(MessageProblem::NoRoom));
+    }
+
+    #[test]
     fn a_bad_call_does_not_fail_its_batch() {
         let body = read_body(
             r#"{"writeKey": "k", "sentAt": "2026-01-01T00:00:00Z", "context": {"library": {"name": "x"}}, "batch": [
@@ -545,10 +621,10 @@ mod tests {
                 7]}"#,
             None,
             NOW,
+            &mut |_| true,
         )
         .unwrap();
-        assert_eq!(body.write_key.as_deref(), Some("k"));
-        let problems: Vec<_> = body.calls[1..]
+        let problems: Vec<_> = body[1..]
             .iter()
             .map(|call| call.as_ref().unwrap_err().to_string())
             .collect();
@@ -563,7 +639,7 @@ mod tests {
             ]
         );
         assert!(problems[5].starts_with("it is no JSON object"));
-        let first = body.calls[0].as_ref().unwrap();
+        let first = body[0].as_ref().unwrap();
         let expected = [entry("context.library.name", "x")];
         assert_eq!(first.events[0].properties, expected);
     }
@@ -571,8 +647,11 @@ mod tests {
     #[test]
     fn what_is_no_batch_is_told() {
         for json in ["", "[]", "{}", r#"{"batch": {}}"#, "{\"batch\": [}"] {
-            assert!(read_body(json, None, NOW).is_err(), "{json}");
+            assert!(read_body(json, None, NOW, &mut |_| true).is_err(), "{json}");
         }
+        assert_eq!(write_key(r#"{"writeKey": "k"}"#), Ok(Some("k".to_owned())));
+        let far = r#"{"userId": "u", "event": "e", "timestamp": "2999-01-01T00:00:00Z"}"#;
+        assert_eq!(one(Kind::Track, far), Err(MessageProblem::FarTime));
         let long = format!(r#"{{"userId": "{}", "event": "e"}}"#, "u".repeat(256));
         assert!(matches!(
             one(Kind::Track, &long),

@@ -4,8 +4,7 @@
 //! gathers, so the busier the service, the more a sync is worth. What waits is bounded in calls and
 //! bytes; beyond that requests are turned away, to come again.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
@@ -13,13 +12,14 @@ use pugmark_engine::{BatchBuilder, Store, WriteError};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
+use super::super::space::{Room, Space};
 use super::message::{Call, Row};
 use crate::import::building::Building;
 
 /// Requests that may wait.
 const MOST_WAITING: usize = 16_384;
 /// Bytes of bodies that may wait, read or not.
-const MOST_WAITING_BYTES: usize = 64 << 20;
+pub const MOST_WAITING_BYTES: usize = 64 << 20;
 /// Threads: while one waits for a sync, the other gathers.
 const WRITERS: usize = 2;
 
@@ -53,14 +53,7 @@ pub enum IngestError {
 #[derive(Clone, Debug)]
 pub struct Writer {
     sender: Sender<Waiting>,
-    waiting_bytes: Arc<AtomicUsize>,
-}
-
-/// Room that a request takes up; given back when dropped.
-#[derive(Debug)]
-pub struct Room {
-    waiting_bytes: Arc<AtomicUsize>,
-    bytes: usize,
+    space: Space,
 }
 
 #[derive(Debug)]
@@ -100,17 +93,14 @@ impl Writer {
         }
         let writer = Self {
             sender,
-            waiting_bytes: Arc::default(),
+            space: Space::new(MOST_WAITING_BYTES),
         };
         Ok((writer, Threads(threads)))
     }
 
     /// Room for a body, none of it taken yet.
     pub fn room(&self) -> Room {
-        Room {
-            waiting_bytes: Arc::clone(&self.waiting_bytes),
-            bytes: 0,
-        }
+        self.space.room()
     }
 
     /// Stores calls; when it returns they are as durable as the store promises.
@@ -134,28 +124,7 @@ impl Writer {
 
     /// Bytes of bodies that wait.
     pub fn waiting_bytes(&self) -> usize {
-        self.waiting_bytes.load(Ordering::Relaxed)
-    }
-}
-
-impl Room {
-    /// Takes so many bytes more.
-    ///
-    /// # Errors
-    /// Where there is no room for them.
-    pub fn take(&mut self, bytes: usize) -> Result<(), IngestError> {
-        let before = self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.bytes += bytes;
-        match before.saturating_add(bytes) <= MOST_WAITING_BYTES {
-            true => Ok(()),
-            false => Err(IngestError::Busy),
-        }
-    }
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.waiting_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.space.taken()
     }
 }
 
@@ -174,7 +143,10 @@ fn write_all(store: &Store, receiver: &Receiver<Waiting>) {
             }
             together.push(another);
         }
-        write(store, together);
+        if catch_unwind(AssertUnwindSafe(|| write(store, together))).is_err() {
+            // Those who waited are told that nothing is known of theirs.
+            tracing::error!("writing panicked, which is a bug");
+        }
         next = next.or_else(|| receiver.recv().ok());
     }
 }
@@ -197,14 +169,11 @@ fn write(store: &Store, together: Vec<Waiting>) {
     let calls = together.iter().flat_map(|waiting| &waiting.calls);
     match append(store, calls) {
         // How many of whose were duplicates is not known, and nobody asks.
-        Ok(_) => {
+        Ok(all) => {
+            // Whose the duplicates were is not known: the first is told of all.
+            let mut stored = all;
             for waiting in together {
-                let events = waiting.calls.iter().map(|call| call.events.len() as u64);
-                let stored = Stored {
-                    events: events.sum(),
-                    duplicates: 0,
-                };
-                let _gone = waiting.answer.send(Ok(stored));
+                let _gone = waiting.answer.send(Ok(std::mem::take(&mut stored)));
             }
         }
         Err(IngestError::Write(error)) if is_refusal(&error) => {
@@ -225,7 +194,7 @@ fn answer(waiting: Vec<Waiting>, stored: Result<Stored, IngestError>) {
 }
 
 /// True where the batch was refused for what is in it, and is not stored.
-fn is_refusal(error: &WriteError) -> bool {
+pub fn is_refusal(error: &WriteError) -> bool {
     matches!(
         error,
         WriteError::Batch(_) | WriteError::TooManyPartitions { .. }
@@ -330,18 +299,6 @@ mod tests {
         threads.join();
     }
 
-    #[tokio::test]
-    async fn room_is_bounded_and_comes_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = Store::builder(directory.path()).open().unwrap();
-        let (writer, _threads) = Writer::start(&store).unwrap();
-        let mut room = writer.room();
-        room.take(MOST_WAITING_BYTES).unwrap();
-        assert!(matches!(writer.room().take(1), Err(IngestError::Busy)));
-        drop(room);
-        assert!(writer.room().take(1).is_ok());
-    }
-
     #[test]
     fn one_refused_request_does_not_spoil_others() {
         let directory = tempfile::tempdir().unwrap();
@@ -357,10 +314,7 @@ mod tests {
         let waiting = |calls, answer| Waiting {
             calls,
             answer,
-            _room: Room {
-                waiting_bytes: Arc::default(),
-                bytes: 0,
-            },
+            _room: Space::new(0).room(),
         };
         let good = vec![call("v", "e", 5, "m")];
         let together = vec![
