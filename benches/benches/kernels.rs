@@ -47,7 +47,7 @@ impl StepEvents for Lists<'_> {
         events.start + self.0[step][events].partition_point(|&other| other < time)
     }
 
-    fn precedes(&self, _: usize, _: usize, _: &Link) -> bool {
+    fn precedes(&self, _: usize, _: usize, _: (usize, &Link)) -> bool {
         // The generated population has no two events of a user at one time.
         false
     }
@@ -137,6 +137,7 @@ fn matchers(criterion: &mut Criterion) {
         first: i64::MIN,
         last: i64::MAX,
         within: Some(days(1).micros as u64),
+        exclude: None,
     };
     let mut chain = Vec::new();
     group.bench_function("each step's times", |bencher| {
@@ -219,6 +220,7 @@ fn levels_of(offsets: &[Vec<u32>; 3], rows: &Rows, scratch: &mut LaneScratch) ->
         let own = |step: usize, user: usize| rows[step][left[user]].clone();
         search(
             &lanes[..level],
+            None,
             &bounds,
             left.len(),
             own,

@@ -12,7 +12,28 @@ pub(super) async fn document() -> Response {
 }
 
 /// All paths with what they take and give.
-pub(super) fn api() -> Json {
+fn api() -> Json {
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Pugmark",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Events in by the Segment tracking API, answers out by SQL.",
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "security": [{ "basic": [] }, { "bearer": [] }],
+        "paths": paths(),
+        "components": {
+            "securitySchemes": {
+                "basic": { "type": "http", "scheme": "basic", "description": "The key as the user" },
+                "bearer": { "type": "http", "scheme": "bearer", "description": "The key" },
+            },
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn paths() -> Map<String, Json> {
     let mut paths = Map::new();
     for (name, short, kind) in PATHS {
         for path in [
@@ -67,24 +88,7 @@ pub(super) fn api() -> Json {
             })),
         }}),
     );
-    json!({
-        "openapi": "3.1.0",
-        "info": {
-            "title": "Pugmark",
-            "version": env!("CARGO_PKG_VERSION"),
-            "description": "Events in by the Segment tracking API, answers out by SQL.",
-            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
-        },
-        "security": [{ "basic": [] }, { "bearer": [] }],
-        "paths": paths,
-        "components": {
-            "securitySchemes": {
-                "basic": { "type": "http", "scheme": "basic", "description": "The key as the user" },
-                "bearer": { "type": "http", "scheme": "bearer", "description": "The key" },
-            },
-            "schemas": schemas(),
-        },
-    })
+    paths
 }
 
 fn schemas() -> Json {
@@ -101,6 +105,7 @@ fn schemas() -> Json {
             "properties": {
                 "success": { "type": "boolean" },
                 "accepted": { "type": "integer" },
+                "rejected_count": { "type": "integer" },
                 "rejected": { "type": "array", "items": {
                     "type": "object",
                     "required": ["index", "code", "message"],
@@ -128,36 +133,45 @@ fn schemas() -> Json {
                 "sentAt": text, "context": { "type": "object" }, "writeKey": text,
             },
         },
-        "Statement": {
-            "type": "object",
-            "required": ["sql"],
-            "additionalProperties": false,
-            "properties": {
-                "sql": text,
-                "params": {
-                    "type": "object",
-                    "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
-                },
+        "Statement": statement_schema(),
+        "Answer": answer_schema(),
+    })
+}
+
+fn statement_schema() -> Json {
+    json!({
+        "type": "object",
+        "required": ["sql"],
+        "additionalProperties": false,
+        "properties": {
+            "sql": { "type": "string" },
+            "params": {
+                "type": "object",
+                "additionalProperties": { "type": ["string", "number", "boolean", "null"] },
             },
         },
-        "Answer": {
-            "type": "object",
-            "required": ["query_id", "columns", "rows", "remarks", "statistics"],
-            "properties": {
-                "query_id": text,
-                "columns": { "type": "array", "items": {
-                    "type": "object",
-                    "required": ["name", "type"],
-                    "properties": { "name": text, "type": text },
-                }},
-                "rows": { "type": "array", "items": { "type": "object" } },
-                "remarks": { "type": "array", "items": text },
-                "error": { "$ref": "#/components/schemas/Failure" },
-                "statistics": {
-                    "type": "object",
-                    "required": ["seconds", "rows"],
-                    "properties": { "seconds": { "type": "number" }, "rows": { "type": "integer" } },
-                },
+    })
+}
+
+fn answer_schema() -> Json {
+    let text = json!({ "type": "string" });
+    json!({
+        "type": "object",
+        "required": ["query_id", "columns", "rows", "remarks", "statistics"],
+        "properties": {
+            "query_id": text,
+            "columns": { "type": "array", "items": {
+                "type": "object",
+                "required": ["name", "type"],
+                "properties": { "name": text, "type": text },
+            }},
+            "rows": { "type": "array", "items": { "type": "object" } },
+            "remarks": { "type": "array", "items": text },
+            "error": { "$ref": "#/components/schemas/Failure" },
+            "statistics": {
+                "type": "object",
+                "required": ["seconds", "rows"],
+                "properties": { "seconds": { "type": "number" }, "rows": { "type": "integer" } },
             },
         },
     })
