@@ -19,25 +19,25 @@ pub struct ServeFlags {
     /// A file of settings, TOML: the names of these flags, with _ for -
     #[arg(long, value_name = "FILE", env = "PUGMARK_CONFIG")]
     pub config: Option<PathBuf>,
-    /// Where HTTP is served [127.0.0.1:8686]
+    /// Where HTTP is served (127.0.0.1:8686)
     #[arg(long, value_name = "ADDRESS", env = "PUGMARK_HTTP")]
     pub http: Option<SocketAddr>,
-    /// The file of keys [keys.json beside the store]
+    /// The file of keys (keys.json beside the store)
     #[arg(long, value_name = "FILE", env = "PUGMARK_KEYS")]
     pub keys: Option<PathBuf>,
-    /// Largest body of a request, packed or not, in bytes [10485760]
+    /// Largest body of a request, packed or not, in bytes (10485760)
     #[arg(long, value_name = "BYTES", env = "PUGMARK_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<usize>,
-    /// Connections at a time [20000]
+    /// Connections at a time (20000)
     #[arg(long, value_name = "N", env = "PUGMARK_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
-    /// Requests a second that one key may send; 0 for any number [0]
+    /// Requests a second that one key may send; 0 for any number (0)
     #[arg(long, value_name = "N", env = "PUGMARK_RATE_LIMIT")]
     pub rate_limit: Option<u32>,
-    /// Seconds that a client may take for the head of a request, and between requests [30]
+    /// Seconds that a client may take for the head of a request, and between requests (30)
     #[arg(long, value_name = "SECONDS", env = "PUGMARK_HEADER_SECONDS")]
     pub header_seconds: Option<u64>,
-    /// Seconds that a client may take for the body of a request [60]
+    /// Seconds that a client may take for the body of a request (60)
     #[arg(long, value_name = "SECONDS", env = "PUGMARK_BODY_SECONDS")]
     pub body_seconds: Option<u64>,
     /// Memory of a statement, as 512MB
@@ -46,13 +46,13 @@ pub struct ServeFlags {
     /// Longest time of a statement, as 60s
     #[arg(long, value_name = "TIME", env = "PUGMARK_QUERY_DEADLINE")]
     pub query_deadline: Option<String>,
-    /// Statements at a time; more wait [4]
+    /// Statements at a time; more wait (4)
     #[arg(long, value_name = "N", env = "PUGMARK_QUERIES")]
     pub queries: Option<usize>,
-    /// How much is logged: error, warn, info, debug, or directives of tracing [info]
+    /// How much is logged: error, warn, info, debug, or directives of tracing (info)
     #[arg(long, value_name = "LEVEL", env = "PUGMARK_LOG")]
     pub log: Option<String>,
-    /// How it is logged [text]
+    /// How it is logged (text)
     #[arg(long, value_name = "FORM", env = "PUGMARK_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
     /// Check the settings, say what they come to, and end
