@@ -50,13 +50,13 @@ fn paths() -> Map<String, Json> {
         }
     }
     for path in ["/projects/{key}/settings", "/v1/projects/{key}/settings"] {
-        let mut asked = get("settings", "What browsers and apps fetch when they start");
+        let mut asked = get("What browsers and apps fetch when they start");
         asked["parameters"] = json!([in_path("key", "The write key")]);
         asked["security"] = json!([]);
         paths.insert(path.to_owned(), json!({ "get": asked }));
     }
     paths.insert("/v1/sql".to_owned(), statements());
-    let mut list = get("queries", "The statements that run");
+    let mut list = get("The statements that run");
     list["responses"]["401"] = failure();
     list["responses"]["403"] = failure();
     paths.insert("/v1/queries".to_owned(), json!({ "get": list }));
@@ -65,7 +65,7 @@ fn paths() -> Map<String, Json> {
         json!({ "delete": {
             "summary": "Stop a statement",
             "parameters": [in_path("id", "Its id, the header X-Query-Id of its answer")],
-            "responses": with_failures(&[401, 403, 404], &ok_json("What was stopped")),
+            "responses": with_failures(&[400, 401, 403, 404, 429], &ok_json("What was stopped")),
         }}),
     );
     for (path, summary) in [
@@ -73,7 +73,7 @@ fn paths() -> Map<String, Json> {
         ("/ready", "Whether events are taken"),
         ("/openapi.json", "This document"),
     ] {
-        let mut asked = get(path, summary);
+        let mut asked = get(summary);
         asked["security"] = json!([]);
         asked["responses"]["503"] = failure();
         paths.insert(path.to_owned(), json!({ "get": asked }));
@@ -82,7 +82,7 @@ fn paths() -> Map<String, Json> {
         "/metrics".to_owned(),
         json!({ "get": {
             "summary": "Figures of the service",
-            "responses": with_failures(&[401, 403], &json!({
+            "responses": with_failures(&[401, 403, 429], &json!({
                 "description": "OpenMetrics",
                 "content": { "application/openmetrics-text": { "schema": { "type": "string" } } },
             })),
@@ -212,7 +212,9 @@ fn statements() -> Json {
         },
     });
     let responses = with_failures(
-        &[400, 401, 403, 406, 408, 409, 413, 415, 422, 429, 500],
+        &[
+            400, 401, 403, 405, 406, 408, 409, 413, 415, 422, 429, 500, 503,
+        ],
         &rows,
     );
     json!({
@@ -237,7 +239,7 @@ fn statements() -> Json {
     })
 }
 
-fn get(_name: &str, summary: &str) -> Json {
+fn get(summary: &str) -> Json {
     json!({ "summary": summary, "responses": { "200": ok_json(summary) } })
 }
 
