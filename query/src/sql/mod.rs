@@ -3,7 +3,8 @@
 //! ```text
 //! Session      one statement after the other        settings   as_of, zone, memory, deadline
 //! insert       INSERT INTO events SELECT …
-//! parameters   values for placeholders
+//! parameters   values for placeholders           placeholders  what types they will have
+//! additions    names of a server's own
 //! guard        refuses endless texts                 bind       takes did(…), funnel(…) out
 //! catalog      event names, columns and types        context    what a statement's parts share
 //! users_table, events_table, groups_table, users_count, answers
@@ -36,6 +37,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod additions;
 mod answers;
 mod arrays;
 mod audience_table;
@@ -58,6 +60,7 @@ mod late;
 mod memory;
 mod nearest;
 mod parameters;
+mod placeholders;
 mod produce;
 mod schema;
 mod session;
@@ -74,8 +77,10 @@ mod limit_tests;
 #[cfg(test)]
 mod tests;
 
+pub use additions::{Additions, FixedSchema};
 pub use datafusion::common::DataFusionError;
 pub use error::{Place, SqlError};
 pub use parameters::{Parameter, Parameters};
+pub use placeholders::PlaceholderType;
 pub use session::{Session, SqlAnswer, SqlNames, SqlRows, SqlStatement};
 pub use settings::Settings;

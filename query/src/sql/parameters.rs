@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
-    Expr, Spanned, Statement, UnaryOperator, Value, VisitMut, VisitorMut,
+    Array, BinaryOperator, Expr, Interval, Spanned, Statement, UnaryOperator, Value, VisitMut,
+    VisitorMut,
 };
 
 use super::error::SqlError;
@@ -24,6 +25,10 @@ pub enum Parameter {
     Float(f64),
     /// A text: also of a time, and of an interval behind `INTERVAL`.
     Text(String),
+    /// A length of time, by its text.
+    Interval(String),
+    /// A list, for `= ANY($name)` and `<> ALL($name)`.
+    List(Vec<Self>),
 }
 
 /// Values by the names of their placeholders, without `$`.
@@ -101,6 +106,45 @@ impl VisitorMut for Binding<'_> {
             )),
         }
     }
+
+    /// A comparison with a list is one with its values.
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlError> {
+        let (left, right, negated) = match expr {
+            Expr::AnyOp {
+                left,
+                compare_op: BinaryOperator::Eq,
+                right,
+                ..
+            } => (left, right, false),
+            Expr::AllOp {
+                left,
+                compare_op: BinaryOperator::NotEq,
+                right,
+            } => (left, right, true),
+            _ => return ControlFlow::Continue(()),
+        };
+        while let Expr::Nested(inner) = &mut **right {
+            let inner = std::mem::replace(&mut **inner, Expr::Value(Value::Null.into()));
+            **right = inner;
+        }
+        if let Expr::Array(array) = &mut **right {
+            let list = std::mem::take(&mut array.elem);
+            let left = std::mem::replace(&mut **left, Expr::Value(Value::Null.into()));
+            *expr = match list.is_empty() {
+                true => Expr::Value(Value::Boolean(negated).into()),
+                false => Expr::InList {
+                    expr: Box::new(left),
+                    list,
+                    negated,
+                },
+            };
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn quoted(text: &str) -> Expr {
+    Expr::Value(Value::SingleQuotedString(text.to_owned()).into())
 }
 
 fn literal(value: &Parameter) -> Expr {
@@ -117,7 +161,18 @@ fn literal(value: &Parameter) -> Expr {
         Parameter::Whole(whole) => number(whole.to_string()),
         // With a point or an exponent, so that it stays a float.
         Parameter::Float(float) => number(format!("{float:?}")),
-        Parameter::Text(text) => Expr::Value(Value::SingleQuotedString(text.clone()).into()),
+        Parameter::Text(text) => quoted(text),
+        Parameter::Interval(text) => Expr::Interval(Interval {
+            value: Box::new(quoted(text)),
+            leading_field: None,
+            leading_precision: None,
+            last_field: None,
+            fractional_seconds_precision: None,
+        }),
+        Parameter::List(values) => Expr::Array(Array {
+            elem: values.iter().map(literal).collect(),
+            named: true,
+        }),
     }
 }
 
@@ -155,6 +210,21 @@ mod tests {
             bound(sql, &values).unwrap(),
             "SELECT true, NULL FROM funnel(step('it''s'), step(price > 2.0), within => INTERVAL '7 days') \
              WHERE did(event = 'it''s', at_least => -2)"
+        );
+    }
+
+    #[test]
+    fn lists_and_intervals_become_what_they_mean() {
+        let list = Parameter::List(vec![Parameter::Whole(1), Parameter::Whole(-2)]);
+        let values = [
+            ("1", list),
+            ("2", Parameter::List(Vec::new())),
+            ("3", Parameter::Interval("3 days".to_owned())),
+        ];
+        let sql = "SELECT x = ANY($1), x <> ALL(($1)), x = ANY($2), x <> ALL($2), now() - $3";
+        assert_eq!(
+            bound(sql, &values).unwrap(),
+            "SELECT x IN (1, -2), x NOT IN (1, -2), false, true, now() - INTERVAL '3 days'"
         );
     }
 

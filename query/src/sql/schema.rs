@@ -7,10 +7,13 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::common::Result;
 use hashbrown::HashMap;
 
+use super::additions::Additions;
+
 /// Its own catalog, schema and tables.
 #[derive(Debug)]
 pub(super) struct StatementCatalog {
     tables: Arc<Tables>,
+    additions: Arc<Additions>,
 }
 
 /// Tables by name.
@@ -19,13 +22,17 @@ pub(super) struct Tables(HashMap<String, Arc<dyn TableProvider>>);
 
 /// The name of the only catalog.
 pub(super) const CATALOG: &str = "pugmark";
-/// The name of its only schema.
+/// The name of the schema of its own tables.
 pub(super) const SCHEMA: &str = "public";
 
 impl StatementCatalog {
-    pub(super) fn new(tables: HashMap<String, Arc<dyn TableProvider>>) -> Self {
+    pub(super) fn new(
+        tables: HashMap<String, Arc<dyn TableProvider>>,
+        additions: &Arc<Additions>,
+    ) -> Self {
         Self {
             tables: Arc::new(Tables(tables)),
+            additions: Arc::clone(additions),
         }
     }
 }
@@ -44,21 +51,33 @@ impl CatalogProviderList for StatementCatalog {
     }
 
     fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOG).then(|| Arc::new(OneSchema(Arc::clone(&self.tables))) as _)
+        (name == CATALOG).then(|| {
+            Arc::new(Schemas {
+                tables: Arc::clone(&self.tables),
+                additions: Arc::clone(&self.additions),
+            }) as _
+        })
     }
 }
 
 /// The only catalog.
 #[derive(Debug)]
-struct OneSchema(Arc<Tables>);
+struct Schemas {
+    tables: Arc<Tables>,
+    additions: Arc<Additions>,
+}
 
-impl CatalogProvider for OneSchema {
+impl CatalogProvider for Schemas {
     fn schema_names(&self) -> Vec<String> {
-        vec![SCHEMA.to_owned()]
+        let added = self.additions.schemas.iter().map(|(name, _)| name.clone());
+        std::iter::once(SCHEMA.to_owned()).chain(added).collect()
     }
 
     fn schema(&self, name: &str) -> Option<Arc<dyn SchemaProvider>> {
-        (name == SCHEMA).then(|| Arc::clone(&self.0) as _)
+        match name {
+            SCHEMA => Some(Arc::clone(&self.tables) as _),
+            other => self.additions.schema(other),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A session: statements one after the other, each over a snapshot of its own.
 
-use std::future::Future as _;
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Poll, ready};
@@ -9,6 +9,7 @@ use std::time::Instant;
 use arrow_array::RecordBatch;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::format::ExplainStatementOptions;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::execution::FunctionRegistry;
@@ -20,7 +21,9 @@ use datafusion::logical_expr::execution_props::ExecutionProps;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{EmptyRecordBatchStream, execute_stream};
 use datafusion::prelude::SessionConfig;
-use datafusion::sql::parser::{CopyToSource, DFParserBuilder, Statement as DFStatement};
+use datafusion::sql::parser::{
+    CopyToSource, DFParserBuilder, ExplainStatement, Statement as DFStatement,
+};
 use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -32,6 +35,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
+use super::additions::Additions;
 use super::bind::subqueries::Subqueries;
 use super::bind::{Binder, Bound, ConditionColumns, TABLE_FUNCTIONS};
 use super::bounded::bound_functions;
@@ -69,8 +73,9 @@ pub struct Session {
 struct Inner {
     store: Store,
     settings: Mutex<Settings>,
-    base: SessionState,
+    base: Arc<SessionState>,
     known: Arc<Mutex<Option<KnownCatalog>>>,
+    additions: Arc<Additions>,
 }
 
 /// The names of a snapshot, for as long as its segments stay.
@@ -91,13 +96,31 @@ impl std::fmt::Display for SqlStatement {
 }
 
 impl SqlStatement {
+    /// A statement that was parsed elsewhere, after [`Session::check`] let its text through.
+    pub fn of(statement: Statement) -> Self {
+        Self(match statement {
+            Statement::Explain {
+                analyze,
+                verbose,
+                statement,
+                ..
+            } => DFStatement::Explain(ExplainStatement {
+                options: ExplainStatementOptions {
+                    analyze,
+                    verbose,
+                    ..ExplainStatementOptions::default()
+                },
+                statement: Box::new(Self::of(*statement).0),
+            }),
+            other => DFStatement::Statement(Box::new(other)),
+        })
+    }
+
     /// True where it writes to the store, which must be open for writing then.
     pub fn writes(&self) -> bool {
         insert::is_insert(&self.0)
     }
-}
 
-impl SqlStatement {
     /// True where it changes a setting.
     pub(super) fn is_set(&self) -> bool {
         let DFStatement::Statement(statement) = &self.0 else {
@@ -247,21 +270,29 @@ impl Session {
         let inner = Inner {
             store,
             settings: Mutex::new(Settings::default()),
-            base,
+            base: Arc::new(base),
             known: Arc::default(),
+            additions: Arc::default(),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// A session of its own over the same store, with the default settings: cheaper than a new one.
+    /// A session of its own over the same store, with the default settings and without additions:
+    /// cheaper than a new one.
     pub fn another(&self) -> Self {
+        self.another_with(Additions::default())
+    }
+
+    /// The same, with names of a server's own.
+    pub fn another_with(&self, additions: Additions) -> Self {
         let inner = Inner {
             store: self.inner.store.clone(),
             settings: Mutex::new(Settings::default()),
-            base: self.inner.base.clone(),
+            base: Arc::clone(&self.inner.base),
             known: Arc::clone(&self.inner.known),
+            additions: Arc::new(additions),
         };
         Self {
             inner: Arc::new(inner),
@@ -308,6 +339,15 @@ impl Session {
         Ok(parse(text)?.into_iter().map(SqlStatement).collect())
     }
 
+    /// Refuses a text that would cost more to take apart than any answer is worth, for those who
+    /// parse it by themselves.
+    ///
+    /// # Errors
+    /// Says what there is too much of, and where.
+    pub fn check(text: &str) -> Result<(), SqlError> {
+        guard::check(text)
+    }
+
     /// The names that statements may use now.
     ///
     /// # Errors
@@ -339,11 +379,48 @@ impl Session {
         })
     }
 
+    /// The columns of `events` and `users` now.
+    ///
+    /// # Errors
+    /// Where the store cannot be read.
+    pub fn tables(&self) -> Result<Vec<(&'static str, SchemaRef)>, SqlError> {
+        let catalog = self.inner.catalog(&self.inner.store.snapshot()?)?;
+        let zone = Arc::from(self.settings().zone_name.as_str());
+        Ok(vec![
+            ("events", catalog.events_schema(&zone)),
+            ("users", Arc::new(Schema::new(catalog.users_schema(&zone)))),
+        ])
+    }
+
     /// Answers a statement.
     ///
     /// # Errors
     /// See [`Session::sql`].
     pub async fn run(&self, statement: SqlStatement) -> Result<SqlAnswer, SqlError> {
+        let inner = Arc::clone(&self.inner);
+        self.planned(|stop| async move { inner.run(statement.0, stop).await })
+            .await
+    }
+
+    /// The columns of a statement's answer, without answering it; none where it has no rows.
+    ///
+    /// # Errors
+    /// As [`Session::run`], but for what goes wrong only while rows are made.
+    pub async fn describe(&self, statement: SqlStatement) -> Result<SchemaRef, SqlError> {
+        let inner = Arc::clone(&self.inner);
+        self.planned(|stop| async move { inner.describe(statement.0, stop).await })
+            .await
+    }
+
+    /// Binds and plans on a thread whose stack bears what the parser lets through.
+    async fn planned<T, F>(
+        &self,
+        work: impl FnOnce(Stop) -> F + Send + 'static,
+    ) -> Result<T, SqlError>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, SqlError>>,
+    {
         let settings = self.settings();
         let ends = settings.deadline.map(|limit| Instant::now() + limit);
         // Cancelled where this is dropped, or its time is over, before there is an answer.
@@ -354,13 +431,12 @@ impl Session {
             deadline: ends.zip(settings.deadline),
         };
         let (sender, receiver) = oneshot::channel();
-        let inner = Arc::clone(&self.inner);
         let runtime = Handle::current();
         std::thread::Builder::new()
             .name("pugmark-plan".to_owned())
             .stack_size(PLAN_STACK)
             .spawn(move || {
-                let answer = runtime.block_on(inner.run(statement.0, stop));
+                let answer = runtime.block_on(work(stop));
                 let _nobody_waits = sender.send(answer);
             })
             .map_err(|error| SqlError::Engine(error.into()))?;
@@ -441,7 +517,8 @@ impl Inner {
 
     /// DataFusion's state for a statement, as far as expressions need it.
     fn state(&self, settings: &Settings, as_of: i64) -> SessionState {
-        let mut state = self.base.clone();
+        let mut state = (*self.base).clone();
+        self.additions.put_into(&mut state);
         let config = state.config_mut();
         let batch_rows = memory::batch_rows(settings.memory_bytes).min(config.batch_size());
         *config = std::mem::take(config).with_batch_size(batch_rows);
@@ -488,11 +565,13 @@ impl Inner {
         Ok(catalog)
     }
 
-    async fn run_in(
+    /// What a statement's plan is before it is optimised, and the state that knows its tables.
+    async fn plan(
         &self,
         context: &Arc<Context>,
         mut statement: DFStatement,
-    ) -> Result<SqlAnswer, SqlError> {
+        stop: &Arc<Stop>,
+    ) -> Result<(LogicalPlan, SessionState), SqlError> {
         let bound = self.bind(context, &mut statement).await?;
         let mut tables: HashMap<String, Arc<dyn TableProvider>> = HashMap::new();
         tables.insert("events".to_owned(), Arc::new(EventsTable::new(context)));
@@ -506,8 +585,7 @@ impl Inner {
         for (name, question) in bound.questions {
             tables.insert(name, Arc::new(FunctionTable::new(context, question)));
         }
-        let catalog = StatementCatalog::new(tables);
-        let stop = Arc::new(context.stop.child());
+        let catalog = StatementCatalog::new(tables, &self.additions);
         let mut rules = context.state.optimizers().to_vec();
         if context.settings.shortcuts {
             // Comparisons have lost their casts then, and DISTINCT is still what it was.
@@ -518,12 +596,15 @@ impl Inner {
             rules.insert(place, Arc::new(GroupsRule::new(context)));
             rules.insert(place, Arc::new(UsersCountRule::new(context)));
         }
-        rules.insert(0, Arc::new(StopRule(Arc::clone(&stop))));
-        let mut state = SessionStateBuilder::new_from_existing(context.state.clone())
+        rules.insert(0, Arc::new(StopRule(Arc::clone(stop))));
+        let mut builder = SessionStateBuilder::new_from_existing(context.state.clone())
             .with_runtime_env(Arc::clone(&context.runtime))
             .with_catalog_list(Arc::new(catalog))
-            .with_optimizer_rules(rules)
-            .build();
+            .with_optimizer_rules(rules);
+        if let Some(types) = &self.additions.types {
+            builder = builder.with_type_planner(Arc::clone(types));
+        }
+        let mut state = builder.build();
         if context.settings.files {
             let session = SessionContext::new_with_state(state).enable_url_table();
             // A copy that does not take the system's clock for the present.
@@ -537,6 +618,27 @@ impl Inner {
             .with_allow_statements(false)
             .verify_plan(&plan)
             .map_err(|_| refused(files))?;
+        Ok((plan, state))
+    }
+
+    /// The columns that a statement's answer will have.
+    async fn describe(&self, statement: DFStatement, stop: Stop) -> Result<SchemaRef, SqlError> {
+        if insert::is_insert(&statement) || SqlStatement(statement.clone()).is_set() {
+            return Ok(Arc::new(Schema::empty()));
+        }
+        let context = self.context(self.store.snapshot()?, self.settings(), stop)?;
+        let stop = Arc::new(context.stop.child());
+        let (plan, _) = self.plan(&context, statement, &stop).await?;
+        Ok(Arc::clone(plan.schema().inner()))
+    }
+
+    async fn run_in(
+        &self,
+        context: &Arc<Context>,
+        statement: DFStatement,
+    ) -> Result<SqlAnswer, SqlError> {
+        let stop = Arc::new(context.stop.child());
+        let (plan, mut state) = self.plan(context, statement, &stop).await?;
         let plan = state.optimize(&plan)?;
         let late = leads_one_way(&plan)?;
         let optimizer = &mut state.config_mut().options_mut().optimizer;
