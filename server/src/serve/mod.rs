@@ -4,18 +4,21 @@
 //! config   what it is told            keys      who may do what
 //! ingest   calls to the store         queries   the statements that run
 //! http     what is served where       metrics   figures of all that
-//! space    bytes held for clients
+//! space    bytes held for clients      service  what all of them share
+//! fault    why a statement has no answer
 //! ```
 //!
 //! Reading and writing of requests has threads of its own, apart from those that statements run on
 //! and those that write to the store: a long question keeps no event waiting.
 
 pub mod config;
+mod fault;
 pub mod http;
 pub mod ingest;
 pub mod keys;
 pub mod metrics;
 pub mod queries;
+mod service;
 pub mod space;
 
 use std::future::Future;
@@ -29,9 +32,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
 use self::config::{Config, ConfigError};
-use self::http::Service;
 use self::ingest::writer::{Threads, Writer};
 use self::keys::{Gate, KeyError, KeyFile};
+use self::service::Service;
 
 /// Why the service does not start.
 #[derive(Debug, Error)]

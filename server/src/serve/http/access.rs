@@ -2,9 +2,13 @@
 
 use std::net::IpAddr;
 
-use axum::http::{HeaderMap, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+
+use super::super::keys::{Caller, Scope};
+use super::super::service::Service;
+use super::failure::Failure;
 
 /// The key that a request's head shows: as a Bearer token, or as the user of Basic authentication,
 /// with a colon behind it or not; as the password where the user is empty.
@@ -25,6 +29,21 @@ pub(super) fn shown(headers: &HeaderMap) -> Option<String> {
         None => &decoded,
     };
     Some(key.to_owned())
+}
+
+/// Who shows a key in a request's head, and may do this now. Without keys, only what this machine
+/// sends by itself: no page of another site that a browser here shows.
+pub(super) fn admit_head(
+    service: &Service,
+    headers: &HeaderMap,
+    scope: Scope,
+) -> Result<Caller, Failure> {
+    if !service.gate.is_locked() && !is_own(headers) {
+        let message = "without keys only this machine is served, and no page of another site; \
+                       make a key with `pugmark keys create`";
+        return Err(Failure::new(StatusCode::FORBIDDEN, "forbidden", message));
+    }
+    Ok(service.admit(shown(headers).as_deref(), scope)?)
 }
 
 /// True for requests that no page of another site made a browser send: of this machine by its own

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tower::ServiceExt;
 
-use super::Service;
+use super::super::service::Service;
 
 /// Largest head of a request, in bytes.
 const HEAD_BYTES: usize = 64 << 10;

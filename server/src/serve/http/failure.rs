@@ -2,13 +2,14 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use pugmark_query::QueryError;
-use pugmark_query::sql::{DataFusionError, SqlError};
+use pugmark_query::sql::SqlError;
 use serde_json::json;
 
+use super::super::fault::Fault;
 use super::super::ingest::message::MessageProblem;
 use super::super::ingest::writer::{IngestError, is_refusal};
 use super::super::keys::Denied;
+use super::super::service::Refused;
 use super::super::space::NoRoom;
 
 /// Why a request is refused.
@@ -79,6 +80,19 @@ impl From<Denied> for Failure {
     }
 }
 
+impl From<Refused> for Failure {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied(denied) => denied.into(),
+            Refused::TooMany(_) => Self::new(
+                StatusCode::TOO_MANY_REQUESTS,
+                "too_many_requests",
+                refused.to_string(),
+            ),
+        }
+    }
+}
+
 impl From<MessageProblem> for Failure {
     fn from(problem: MessageProblem) -> Self {
         match problem {
@@ -116,42 +130,13 @@ impl From<IngestError> for Failure {
 impl From<SqlError> for Failure {
     fn from(error: SqlError) -> Self {
         let message = error.to_string();
-        let (status, code) = status_of(&error);
-        if status.is_server_error() {
-            tracing::error!(error = message, "a statement failed");
-        }
+        let (status, code) = match Fault::of(&error) {
+            Fault::Statement => (StatusCode::BAD_REQUEST, "bad_statement"),
+            Fault::Memory => (StatusCode::UNPROCESSABLE_ENTITY, "out_of_memory"),
+            Fault::Time => (StatusCode::UNPROCESSABLE_ENTITY, "too_slow"),
+            Fault::Cancelled => (StatusCode::CONFLICT, "cancelled"),
+            Fault::Failed => (StatusCode::INTERNAL_SERVER_ERROR, "failed"),
+        };
         Self::new(status, code, message)
     }
 }
-
-/// Whose fault an error is.
-fn status_of(error: &SqlError) -> (StatusCode, &'static str) {
-    match error {
-        SqlError::Statement { .. } => (StatusCode::BAD_REQUEST, "bad_statement"),
-        SqlError::Query(error) => status_of_query(error),
-        SqlError::Engine(error) => match error.find_root() {
-            DataFusionError::External(inner) => {
-                let sql = inner.downcast_ref::<SqlError>().map(status_of);
-                let query = || inner.downcast_ref::<QueryError>().map(status_of_query);
-                sql.or_else(query).unwrap_or(NOT_READ)
-            }
-            DataFusionError::ResourcesExhausted(_) => OUT_OF_MEMORY,
-            DataFusionError::IoError(_) | DataFusionError::Internal(_) => NOT_READ,
-            _ => (StatusCode::BAD_REQUEST, "bad_statement"),
-        },
-        _ => NOT_READ,
-    }
-}
-
-fn status_of_query(error: &QueryError) -> (StatusCode, &'static str) {
-    match error {
-        QueryError::OutOfMemory { .. } => OUT_OF_MEMORY,
-        QueryError::DeadlineExceeded(_) => (StatusCode::UNPROCESSABLE_ENTITY, "too_slow"),
-        QueryError::Cancelled => (StatusCode::CONFLICT, "cancelled"),
-        QueryError::Invalid(_) => (StatusCode::BAD_REQUEST, "bad_statement"),
-        _ => NOT_READ,
-    }
-}
-
-const OUT_OF_MEMORY: (StatusCode, &str) = (StatusCode::UNPROCESSABLE_ENTITY, "out_of_memory");
-const NOT_READ: (StatusCode, &str) = (StatusCode::INTERNAL_SERVER_ERROR, "failed");

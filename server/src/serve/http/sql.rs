@@ -18,10 +18,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::super::keys::Scope;
 use super::super::queries::{Listed, NotListed};
+use super::super::service::Service;
 use super::super::space::Room;
 use super::failure::Failure;
 use super::track::as_json;
-use super::{Service, access, body, not_so};
+use super::{access, body, not_so};
 use crate::rows::{RowFormat, RowWriter};
 
 /// Largest text of a statement with its parameters, in bytes.
@@ -50,7 +51,7 @@ pub(super) async fn post(
     request: Request,
 ) -> Result<Response, Failure> {
     let (head, body) = request.into_parts();
-    service.admit_head(&head.headers, Scope::Query)?;
+    access::admit_head(&service, &head.headers, Scope::Query)?;
     let within = (MOST_BYTES, service.config.body_time);
     let mut room = service.asked.room();
     let mut take = |bytes| room.take(bytes).map_err(Failure::from);
@@ -79,7 +80,7 @@ pub(super) async fn get(
     asked: Result<Query<InAddress>, QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit_head(&headers, Scope::Query)?;
+    access::admit_head(&service, &headers, Scope::Query)?;
     if method != Method::GET {
         return Err(not_so().await);
     }
@@ -100,7 +101,7 @@ pub(super) async fn list(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit_head(&headers, Scope::Query)?;
+    access::admit_head(&service, &headers, Scope::Query)?;
     Ok(as_json(
         StatusCode::OK,
         &json!({ "queries": service.queries.all() }),
@@ -113,7 +114,7 @@ pub(super) async fn stop(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    service.admit_head(&headers, Scope::Query)?;
+    access::admit_head(&service, &headers, Scope::Query)?;
     let Path(id) = id.map_err(|_| Failure::bad("the id of a statement is hexadecimal digits"))?;
     match service.queries.stop(&id) {
         true => Ok(as_json(StatusCode::OK, &json!({ "stopped": id }))),

@@ -10,9 +10,10 @@ use serde_json::{Value as Json, json};
 
 use super::super::ingest::message::{Kind, read_body, write_key};
 use super::super::keys::Scope;
+use super::super::service::Service;
 use super::super::space::Room;
 use super::failure::Failure;
-use super::{Service, access, body};
+use super::{access, body, writer};
 
 /// What a path sends: a call of a kind, or, without one, a batch.
 pub(super) const PATHS: [(&str, &str, Option<Kind>); 7] = [
@@ -42,7 +43,7 @@ pub(super) async fn send(
     let received = service.now();
     // Whoever shows no key yet shares a small room, so as to keep nobody else out.
     let mut room = match shown.is_some() || !service.gate.is_locked() {
-        true => service.writer()?.room(),
+        true => writer(&service)?.room(),
         false => service.unknown.room(),
     };
     let json = read(&service, &head.headers, body, &mut room).await?;
@@ -72,7 +73,7 @@ pub(super) async fn send(
         return Err(Failure::bad(format!("{place}{problem}")));
     }
     if count > 0 {
-        let stored = service.writer()?.store(taken, room).await;
+        let stored = writer(&service)?.store(taken, room).await;
         service.note_health(&stored);
         let stored = stored?;
         service.metrics.events.inc_by(stored.events);
