@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use pugmark_engine::Store;
 use pugmark_server::serve::Server;
-use pugmark_server::serve::config::{Config, ServeFlags, beside};
+use pugmark_server::serve::config::{Config, Listen, ServeFlags, beside};
 use pugmark_server::serve::keys::{KeyFile, Scope};
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
@@ -93,6 +93,8 @@ fn flags(store: &Path) -> ServeFlags {
     ServeFlags {
         store: Some(store.to_owned()),
         http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+        pg: Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))),
+        flight: Some(Listen::At(SocketAddr::from(([127, 0, 0, 1], 0)))),
         ..ServeFlags::default()
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use datafusion::catalog::SchemaProvider;
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::ScalarUDF;
@@ -44,28 +43,5 @@ impl Additions {
         if self.schema("information_schema").is_some() {
             state.config_mut().options_mut().catalog.information_schema = false;
         }
-    }
-}
-
-/// A schema whose tables are all known beforehand.
-#[derive(Debug)]
-pub struct FixedSchema(pub Vec<(String, Arc<dyn datafusion::catalog::TableProvider>)>);
-
-#[async_trait]
-impl SchemaProvider for FixedSchema {
-    fn table_names(&self) -> Vec<String> {
-        self.0.iter().map(|(name, _)| name.clone()).collect()
-    }
-
-    async fn table(
-        &self,
-        name: &str,
-    ) -> datafusion::common::Result<Option<Arc<dyn datafusion::catalog::TableProvider>>> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        Ok(found.map(|(_, table)| Arc::clone(table)))
-    }
-
-    fn table_exist(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, _)| known == name)
     }
 }

@@ -77,7 +77,7 @@ mod limit_tests;
 #[cfg(test)]
 mod tests;
 
-pub use additions::{Additions, FixedSchema};
+pub use additions::Additions;
 pub use datafusion::common::DataFusionError;
 pub use error::{Place, SqlError};
 pub use parameters::{Parameter, Parameters};

@@ -28,6 +28,8 @@ pub enum PlaceholderType {
     Time,
     /// A length of time.
     Interval,
+    /// The text of a length of time, behind `INTERVAL`.
+    IntervalText,
     /// A list of whole numbers.
     Wholes,
     /// A list of numbers.
@@ -142,7 +144,7 @@ impl Visitor for Found<'_> {
                 expr, data_type, ..
             } => self.note([&**expr], of_name(data_type)),
             Expr::Interval(interval) => {
-                self.note([&*interval.value], Some(PlaceholderType::Text));
+                self.note([&*interval.value], Some(PlaceholderType::IntervalText));
             }
             Expr::BinaryOp { left, op, right } => {
                 self.note([&**right], self.beside(left, op));
@@ -392,7 +394,7 @@ mod tests {
             (
                 "SELECT 1 FROM funnel(step($1), step(price > $2, optional => $3), within => $4, as_of => $5) \
                  WHERE did(event = $1, at_least => $6, last => INTERVAL $7)",
-                "1 Text, 2 Float, 3 Bool, 4 Interval, 5 Time, 6 Whole, 7 Text",
+                "1 Text, 2 Float, 3 Bool, 4 Interval, 5 Time, 6 Whole, 7 IntervalText",
             ),
             (
                 "EXPLAIN SELECT count(*) FROM events HAVING count(*) > $1",

@@ -39,7 +39,15 @@ impl ServeArgs {
         let store = config.store.clone();
         let server = Server::start(config)?;
         if let Ok(address) = server.address() {
-            tracing::info!(store = %store.display(), "serving http://{address}");
+            let scheme = if server.is_encrypted() {
+                "https"
+            } else {
+                "http"
+            };
+            tracing::info!(store = %store.display(), "serving {scheme}://{address}");
+        }
+        if let Some(address) = server.pg_address() {
+            tracing::info!("serving postgresql://{address}/pugmark");
         }
         if server.is_open() {
             tracing::warn!("no keys are configured: everybody on this machine may do anything");

@@ -1,7 +1,9 @@
 //! What the service is told: by a file, the environment and flags, each over the one before.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -22,6 +24,18 @@ pub struct ServeFlags {
     /// Where HTTP is served (127.0.0.1:8686)
     #[arg(long, value_name = "ADDRESS", env = "PUGMARK_HTTP")]
     pub http: Option<SocketAddr>,
+    /// Where PostgreSQL's protocol is served, or off (127.0.0.1:5439)
+    #[arg(long, value_name = "ADDRESS", env = "PUGMARK_PG")]
+    pub pg: Option<Listen>,
+    /// Where Arrow Flight SQL is served, or off (127.0.0.1:8687)
+    #[arg(long, value_name = "ADDRESS", env = "PUGMARK_FLIGHT")]
+    pub flight: Option<Listen>,
+    /// A file of certificates, PEM: with it and --tls-key connections are encrypted
+    #[arg(long, value_name = "FILE", env = "PUGMARK_TLS_CERT")]
+    pub tls_cert: Option<PathBuf>,
+    /// The private key of the first certificate, PEM
+    #[arg(long, value_name = "FILE", env = "PUGMARK_TLS_KEY")]
+    pub tls_key: Option<PathBuf>,
     /// The file of keys (keys.json beside the store)
     #[arg(long, value_name = "FILE", env = "PUGMARK_KEYS")]
     pub keys: Option<PathBuf>,
@@ -60,6 +74,58 @@ pub struct ServeFlags {
     pub check: bool,
 }
 
+/// Where something is served, if it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// There.
+    At(SocketAddr),
+}
+
+impl Listen {
+    /// Where it is served; `None` where it is not.
+    pub fn address(self) -> Option<SocketAddr> {
+        match self {
+            Self::Off => None,
+            Self::At(address) => Some(address),
+        }
+    }
+}
+
+impl FromStr for Listen {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| {
+                format!(
+                    "`{address}` is no address with a port such as 127.0.0.1:5439, and not `off`"
+                )
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Listen {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => out.write_str("off"),
+            Self::At(address) => address.fmt(out),
+        }
+    }
+}
+
 /// How the log is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -77,6 +143,10 @@ pub enum LogFormat {
 struct ConfigFile {
     store: Option<PathBuf>,
     http: Option<SocketAddr>,
+    pg: Option<Listen>,
+    flight: Option<Listen>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     keys: Option<PathBuf>,
     max_body_bytes: Option<usize>,
     max_connections: Option<usize>,
@@ -97,6 +167,12 @@ pub struct Config {
     pub store: PathBuf,
     /// Where HTTP is served.
     pub http: SocketAddr,
+    /// Where PostgreSQL's protocol is served.
+    pub pg: Listen,
+    /// Where Arrow Flight SQL is served.
+    pub flight: Listen,
+    /// The files of certificates and of their key, where connections are encrypted.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// The file of keys.
     pub keys: PathBuf,
     /// Largest body of a request, packed or not, in bytes.
@@ -171,7 +247,23 @@ impl Config {
         let config = Self {
             keys: keys.unwrap_or_else(|| beside(&store)),
             store,
-            http: flags.http.or(file.http).unwrap_or(DEFAULT_HTTP),
+            http: flags.http.or(file.http).unwrap_or(local(8_686)),
+            pg: flags.pg.or(file.pg).unwrap_or(Listen::At(local(5_439))),
+            flight: flags
+                .flight
+                .or(file.flight)
+                .unwrap_or(Listen::At(local(8_687))),
+            tls: match (
+                flags.tls_cert.clone().or(file.tls_cert),
+                flags.tls_key.clone().or(file.tls_key),
+            ) {
+                (Some(cert), Some(key)) => Some((cert, key)),
+                (None, None) => None,
+                _ => {
+                    let problem = "are given both, or neither";
+                    return Err(wrong("tls_cert and tls_key", problem));
+                }
+            },
             max_body_bytes: flags
                 .max_body_bytes
                 .or(file.max_body_bytes)
@@ -243,12 +335,18 @@ impl Config {
             0 => "any number".to_owned(),
             rate => rate.to_string(),
         };
+        let tls = match &self.tls {
+            None => "off".to_owned(),
+            Some((cert, key)) => format!("{}, {}", cert.display(), key.display()),
+        };
         format!(
-            "store = {}\nhttp = {}\nkeys = {}\nmax_body_bytes = {}\nmax_connections = {}\n\
+            "store = {}\nhttp = {}\npg = {}\nflight = {}\ntls = {tls}\nkeys = {}\nmax_body_bytes = {}\nmax_connections = {}\n\
              rate_limit = {rate}\nheader_seconds = {}\nbody_seconds = {}\nquery_memory = {}\n\
              query_deadline = {}\nqueries = {}\nlog = {}\nlog_format = {:?}\n",
             self.store.display(),
             self.http,
+            self.pg,
+            self.flight,
             self.keys.display(),
             self.max_body_bytes,
             self.max_connections,
@@ -263,8 +361,10 @@ impl Config {
     }
 }
 
-const DEFAULT_HTTP: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8_686);
+/// This machine alone.
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
 
 /// The file of keys of a store: beside it, since what is in it is the engine's.
 pub fn beside(store: &Path) -> PathBuf {

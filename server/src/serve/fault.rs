@@ -5,7 +5,7 @@ use pugmark_query::sql::{DataFusionError, SqlError};
 
 /// Why a statement has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(super) enum Fault {
     /// It is wrong.
     Statement,
     /// It wants more memory than it may have.
@@ -20,7 +20,7 @@ pub enum Fault {
 
 impl Fault {
     /// The fault of an error; what is the service's own is logged.
-    pub fn of(error: &SqlError) -> Self {
+    pub(super) fn of(error: &SqlError) -> Self {
         let fault = of_sql(error);
         if fault == Self::Failed {
             tracing::error!(%error, "a statement failed");

@@ -5,31 +5,38 @@
 //! ingest   calls to the store         queries   the statements that run
 //! http     what is served where       metrics   figures of all that
 //! space    bytes held for clients      service  what all of them share
-//! fault    why a statement has no answer
+//! fault    why a statement has no answer    answering  one that is answered piece by piece
+//! pg       PostgreSQL's protocol
 //! ```
 //!
 //! Reading and writing of requests has threads of its own, apart from those that statements run on
 //! and those that write to the store: a long question keeps no event waiting.
 
+mod answering;
 pub mod config;
 mod fault;
 pub mod http;
 pub mod ingest;
 pub mod keys;
 pub mod metrics;
+pub mod pg;
 pub mod queries;
 mod service;
 pub mod space;
+mod tls;
 
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pugmark_engine::{OpenError, Store};
 use pugmark_query::sql::SqlError;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use self::config::{Config, ConfigError};
 use self::ingest::writer::{Threads, Writer};
@@ -70,10 +77,28 @@ pub enum ServeError {
 /// A service that listens.
 pub struct Server {
     service: Arc<Service>,
-    listener: std::net::TcpListener,
+    listeners: Listeners,
+    tls: Option<Encryption>,
     requests: Runtime,
     statements: Runtime,
     threads: Threads,
+}
+
+/// How long statements that run may go on when the service ends.
+const GRACE: Duration = Duration::from_secs(20);
+/// How long clients then have to take what they are told.
+const LAST: Duration = Duration::from_secs(5);
+
+/// What is listened on.
+struct Listeners {
+    http: std::net::TcpListener,
+    pg: Option<std::net::TcpListener>,
+}
+
+/// What encrypts the connections of each protocol.
+struct Encryption {
+    http: TlsAcceptor,
+    pg: TlsAcceptor,
 }
 
 /// Expressions are evaluated as deep as they nest.
@@ -86,19 +111,37 @@ impl Server {
     /// See [`ServeError`].
     pub fn start(config: Config) -> Result<Self, ServeError> {
         let gate = Gate::open(KeyFile::new(&config.keys))?;
-        if !gate.is_locked() && !config.http.ip().is_loopback() {
-            return Err(ServeError::NotLocked(config.http));
+        let addresses = [
+            Some(config.http),
+            config.pg.address(),
+            config.flight.address(),
+        ];
+        let outside = addresses
+            .into_iter()
+            .flatten()
+            .find(|at| !at.ip().is_loopback());
+        if let (false, Some(outside)) = (gate.is_locked(), outside) {
+            return Err(ServeError::NotLocked(outside));
         }
         let settings = config.query_settings()?;
+        let tls = match &config.tls {
+            Some((cert, key)) => {
+                let files = (cert.as_path(), key.as_path());
+                Some(Encryption {
+                    http: tls::acceptor(files, &[b"http/1.1"])?,
+                    pg: tls::acceptor(files, &[b"postgresql"])?,
+                })
+            }
+            None => None,
+        };
+        let listeners = Listeners {
+            http: listen(config.http)?,
+            pg: config.pg.address().map(listen).transpose()?,
+        };
         let system = |operation: &str| {
             let operation = operation.to_owned();
             move |source| ServeError::System { operation, source }
         };
-        let listener = std::net::TcpListener::bind(config.http);
-        let listener = listener.map_err(system(&format!("listen on {}", config.http)))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(system("listen without waiting"))?;
         let store = Store::builder(&config.store).open()?;
         let (writer, threads) = Writer::start(&store).map_err(system("start threads"))?;
         let requests = runtime("pugmark-http").map_err(system("start threads"))?;
@@ -107,7 +150,8 @@ impl Server {
         let service = Service::new(config, (store, settings), gate, writer, handle);
         Ok(Self {
             service: Arc::new(service),
-            listener,
+            listeners,
+            tls,
             requests,
             statements,
             threads,
@@ -119,7 +163,17 @@ impl Server {
     /// # Errors
     /// Where the system does not tell.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listeners.http.local_addr()
+    }
+
+    /// Where PostgreSQL's protocol is served, if it is.
+    pub fn pg_address(&self) -> Option<SocketAddr> {
+        self.listeners.pg.as_ref()?.local_addr().ok()
+    }
+
+    /// True where connections are encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// True where everybody who reaches it may do anything.
@@ -134,20 +188,41 @@ impl Server {
     pub fn run(self, end: impl Future<Output = ()>) -> Result<(), ServeError> {
         let Self {
             service,
-            listener,
+            listeners,
+            tls,
             requests,
             statements,
             threads,
         } = self;
-        let router = http::router(&service);
-        let ending = Arc::clone(&service);
-        let end = async move {
-            end.await;
-            ending.end();
+        let (of_http, of_pg) = match tls {
+            Some(tls) => (Some(tls.http), Some(tls.pg)),
+            None => (None, None),
         };
+        let router = http::router(&service);
+        let shared = pg::listener::Shared::new(&service, of_pg)?;
+        let (told, ending) = watch::channel(false);
         let served = requests.block_on(async {
-            let listener = TcpListener::from_std(listener)?;
-            http::connections::serve(listener, router, Arc::clone(&service), end).await;
+            let http = TcpListener::from_std(listeners.http)?;
+            let own = Arc::clone(&service);
+            let http = http::connections::serve(http, of_http, router, own, ending.clone());
+            let pg = listeners.pg.map(TcpListener::from_std).transpose()?;
+            let pg = async {
+                if let Some(pg) = pg {
+                    pg::listener::serve(pg, Arc::new(shared), ending).await;
+                }
+            };
+            let serving = async { tokio::join!(http, pg) };
+            tokio::pin!(serving);
+            tokio::select! {
+                _never = &mut serving => {}
+                () = end => {}
+            }
+            service.end();
+            let _nobody_left = told.send(true);
+            if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
+                service.queries.stop_all();
+                let _in_time = tokio::time::timeout(LAST, serving).await;
+            }
             Ok(())
         });
         service.close();
@@ -159,6 +234,17 @@ impl Server {
             source,
         })
     }
+}
+
+fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
+    let listener = std::net::TcpListener::bind(address).and_then(|listener| {
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    listener.map_err(|source| ServeError::System {
+        operation: format!("listen on {address}"),
+        source,
+    })
 }
 
 fn runtime(name: &str) -> std::io::Result<Runtime> {

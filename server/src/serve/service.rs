@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pugmark_engine::Store;
 use pugmark_query::sql::{Session, Settings};
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::config::Config;
 use super::ingest::writer::{IngestError, Stored, Writer, is_refusal};
@@ -45,7 +48,14 @@ pub struct Service {
     writer: Mutex<Option<Writer>>,
     rates: Mutex<HashMap<String, Bucket>>,
     failed: AtomicBool,
+    /// Connections that may still come.
+    places: Arc<Semaphore>,
 }
+
+/// How long accepting waits where the system has no descriptors left.
+const WITHOUT_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// How long a connection is silent before the system asks whether anybody is there.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of bodies of those who have shown no key yet.
 const MOST_UNKNOWN_BYTES: usize = 32 << 20;
@@ -82,6 +92,7 @@ impl Service {
             session: Session::new(store.clone()),
             settings,
             queries: Arc::new(Queries::new(config.queries)),
+            places: Arc::new(Semaphore::new(config.max_connections)),
             config,
             store,
             gate,
@@ -94,6 +105,29 @@ impl Service {
             writer: Mutex::new(Some(writer)),
             rates: Mutex::default(),
             failed: AtomicBool::new(false),
+        }
+    }
+
+    /// The next connection, once there is a place for it.
+    pub async fn accept(
+        &self,
+        listener: &TcpListener,
+    ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let _as_it_is = stream.set_nodelay(true);
+                let alive = TcpKeepalive::new()
+                    .with_time(SILENCE)
+                    .with_interval(SILENCE / 4);
+                let _as_it_is = SockRef::from(&stream).set_tcp_keepalive(&alive);
+                Some((stream, place))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(WITHOUT_DESCRIPTORS).await;
+                None
+            }
         }
     }
 

@@ -1,9 +1,7 @@
 //! Connections: accepted as many as may be, each bounded in what it may leave open.
 
 use std::convert::Infallible;
-use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -12,87 +10,92 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
 use super::super::service::Service;
 
 /// Largest head of a request, in bytes.
 const HEAD_BYTES: usize = 64 << 10;
-/// How long requests that run may go on when the service ends.
-const GRACE: Duration = Duration::from_secs(20);
-/// How long accepting waits where the system has no descriptors left.
-const WITHOUT_DESCRIPTORS: Duration = Duration::from_millis(100);
 
-/// Serves until `end` is over, then lets requests finish.
+/// Serves until `ending` says so, then lets requests finish.
 pub async fn serve(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     router: Router,
     service: Arc<Service>,
-    end: impl Future<Output = ()>,
+    mut ending: watch::Receiver<bool>,
 ) {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(service.config.max_connections));
     let mut server = http1::Builder::new();
     server
         .timer(TokioTimer::new())
         .header_read_timeout(service.config.header_time)
         .max_buf_size(HEAD_BYTES);
-    tokio::pin!(end);
+    let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = accept(&listener, &places) => accepted,
-            () = &mut end => break,
+            accepted = service.accept(&listener) => accepted,
+            () = ended(&mut ending) => break,
         };
+        while connections.try_join_next().is_some() {}
         let Some((stream, place)) = accepted else {
             continue;
         };
-        let router = router.clone();
-        let answer = service_fn(move |request: Request<Incoming>| {
-            let router = router.clone();
-            async move { Ok::<_, Infallible>(answer(router, request).await) }
-        });
-        let connection = graceful.watch(server.serve_connection(TokioIo::new(stream), answer));
-        service.metrics.connections.inc();
-        let service = Arc::clone(&service);
-        tokio::spawn(async move {
-            // Clients hang up as they like.
-            let _hung_up = connection.await;
+        let (service, router) = (Arc::clone(&service), router.clone());
+        let (server, tls, ending) = (server.clone(), tls.clone(), ending.clone());
+        connections.spawn(async move {
+            service.metrics.connections.inc();
+            match tls {
+                None => talk(&server, stream, router, ending).await,
+                Some(tls) => {
+                    let time = service.config.header_time;
+                    // Whoever does not get through the handshake in time is not heard.
+                    if let Ok(Ok(stream)) = tokio::time::timeout(time, tls.accept(stream)).await {
+                        talk(&server, stream, router, ending).await;
+                    }
+                }
+            }
             service.metrics.connections.dec();
             drop(place);
         });
     }
     drop(listener);
-    let finished = tokio::time::timeout(GRACE, graceful.shutdown()).await;
-    if finished.is_err() {
-        service.queries.stop_all();
+    while connections.join_next().await.is_some() {}
+}
+
+/// Answers the requests of a connection.
+async fn talk(
+    server: &http1::Builder,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    mut ending: watch::Receiver<bool>,
+) {
+    let answer = service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move { Ok::<_, Infallible>(answer(router, request).await) }
+    });
+    let connection = server.serve_connection(TokioIo::new(stream), answer);
+    tokio::pin!(connection);
+    // Clients hang up as they like.
+    tokio::select! {
+        _hung_up = &mut connection => return,
+        () = ended(&mut ending) => connection.as_mut().graceful_shutdown(),
     }
+    let _hung_up = connection.await;
+}
+
+/// Ends when the service does.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    let _ended = ending.wait_for(|ending| *ending).await;
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> axum::response::Response {
     match router.oneshot(request.map(Body::new)).await {
         Ok(response) => response,
         Err(never) => match never {},
-    }
-}
-
-/// The next connection, once there is a place for it.
-async fn accept(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> Option<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, _)) => {
-            let _as_it_is = stream.set_nodelay(true);
-            Some((stream, place))
-        }
-        Err(error) => {
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(WITHOUT_DESCRIPTORS).await;
-            None
-        }
     }
 }
