@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement as DFStatement;
 use datafusion::sql::sqlparser::ast::{
-    Array, BinaryOperator, Expr, Interval, Spanned, Statement, UnaryOperator, Value, VisitMut,
-    VisitorMut,
+    Array, BinaryOperator, CastKind, DataType, Expr, Interval, Spanned, Statement, TimezoneInfo,
+    UnaryOperator, Value, VisitMut, VisitorMut,
 };
 
 use super::error::SqlError;
@@ -25,6 +25,13 @@ pub enum Parameter {
     Float(f64),
     /// A text: also of a time, and of an interval behind `INTERVAL`.
     Text(String),
+    /// A point in time, by its text.
+    Time {
+        /// The text.
+        text: String,
+        /// Whether it has a zone; else it is in the session's.
+        zoned: bool,
+    },
     /// A length of time, by its text.
     Interval(String),
     /// A list, for `= ANY($name)` and `<> ALL($name)`.
@@ -123,7 +130,8 @@ impl VisitorMut for Binding<'_> {
             } => (left, right, true),
             _ => return ControlFlow::Continue(()),
         };
-        while let Expr::Nested(inner) = &mut **right {
+        // The type of its values is theirs.
+        while let Expr::Nested(inner) | Expr::Cast { expr: inner, .. } = &mut **right {
             let inner = std::mem::replace(&mut **inner, Expr::Value(Value::Null.into()));
             **right = inner;
         }
@@ -162,6 +170,19 @@ fn literal(value: &Parameter) -> Expr {
         // With a point or an exponent, so that it stays a float.
         Parameter::Float(float) => number(format!("{float:?}")),
         Parameter::Text(text) => quoted(text),
+        Parameter::Time { text, zoned } => Expr::Cast {
+            kind: CastKind::Cast,
+            expr: Box::new(quoted(text)),
+            data_type: DataType::Timestamp(
+                None,
+                match zoned {
+                    true => TimezoneInfo::WithTimeZone,
+                    false => TimezoneInfo::None,
+                },
+            ),
+            array: false,
+            format: None,
+        },
         Parameter::Interval(text) => Expr::Interval(Interval {
             value: Box::new(quoted(text)),
             leading_field: None,
@@ -220,11 +241,20 @@ mod tests {
             ("1", list),
             ("2", Parameter::List(Vec::new())),
             ("3", Parameter::Interval("3 days".to_owned())),
+            (
+                "4",
+                Parameter::Time {
+                    text: "2025-01-01".to_owned(),
+                    zoned: true,
+                },
+            ),
         ];
-        let sql = "SELECT x = ANY($1), x <> ALL(($1)), x = ANY($2), x <> ALL($2), now() - $3";
+        let sql =
+            "SELECT x = ANY($1), x <> ALL(($1::bigint[])), x = ANY($2), x <> ALL($2), $4 - $3";
         assert_eq!(
             bound(sql, &values).unwrap(),
-            "SELECT x IN (1, -2), x NOT IN (1, -2), false, true, now() - INTERVAL '3 days'"
+            "SELECT x IN (1, -2), x NOT IN (1, -2), false, true, \
+             CAST('2025-01-01' AS TIMESTAMP WITH TIME ZONE) - INTERVAL '3 days'"
         );
     }
 

@@ -30,6 +30,10 @@ pub enum PlaceholderType {
     Interval,
     /// The text of a length of time, behind `INTERVAL`.
     IntervalText,
+    /// The number of something in a catalog.
+    Oid,
+    /// A list of such numbers.
+    Oids,
     /// A list of whole numbers.
     Wholes,
     /// A list of numbers.
@@ -170,6 +174,7 @@ impl Visitor for Found<'_> {
                 let list = match self.of(left) {
                     Some(T::Whole) => T::Wholes,
                     Some(T::Float) => T::Floats,
+                    Some(T::Oid) => T::Oids,
                     _ => T::Texts,
                 };
                 self.note([inside(right)], Some(list));
@@ -261,6 +266,7 @@ impl Found<'_> {
                 }),
                 Value::SingleQuotedString(_) => Some(T::Text),
                 Value::Boolean(_) => Some(T::Bool),
+                Value::Placeholder(name) => self.types.get(bare(name)).copied().flatten(),
                 _ => None,
             },
             Expr::Cast { data_type, .. } => of_name(data_type),
@@ -341,6 +347,32 @@ fn of_name(data_type: &ast::DataType) -> Option<PlaceholderType> {
         | ast::DataType::Varchar(_)
         | ast::DataType::Char(_)
         | ast::DataType::CharacterVarying(_) => T::Text,
+        ast::DataType::Regclass => T::Oid,
+        // As PostgreSQL calls them, with its schema before the name or not.
+        ast::DataType::Custom(name, _) => {
+            let last = name.0.last()?.as_ident()?.value.to_ascii_lowercase();
+            match last.as_str() {
+                "bool" => T::Bool,
+                "int2" | "int4" | "int8" => T::Whole,
+                "float4" | "float8" | "numeric" => T::Float,
+                "timestamptz" | "timestamp" | "date" => T::Time,
+                "interval" => T::Interval,
+                "oid" => T::Oid,
+                "_int2" | "_int4" | "_int8" => T::Wholes,
+                "_float4" | "_float8" | "_numeric" => T::Floats,
+                "_text" | "_varchar" => T::Texts,
+                "_oid" => T::Oids,
+                _ => return None,
+            }
+        }
+        ast::DataType::Array(ast::ArrayElemTypeDef::SquareBracket(element, _)) => {
+            match of_name(element) {
+                Some(T::Oid) => T::Oids,
+                Some(T::Whole) => T::Wholes,
+                Some(T::Float) => T::Floats,
+                _ => T::Texts,
+            }
+        }
         _ => return None,
     })
 }

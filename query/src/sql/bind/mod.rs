@@ -506,19 +506,33 @@ fn hide(select: &mut Select, hidden: &[(String, String)]) {
     }
 }
 
-/// Items without a name that ask who did something are called as they are written.
+/// Items without a name that ask who did something are called as they are written; and so are
+/// those that would be called as one before them: `1, 1`, `NULL::text, NULL::bigint`.
 fn name_items(select: &mut Select) {
+    let mut called = BTreeSet::new();
     for item in &mut select.projection {
         let SelectItem::UnnamedExpr(expr) = item else {
             continue;
         };
         let asks = match &*expr {
             Expr::InSubquery { .. } | Expr::Exists { .. } => true,
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => false,
+            Expr::Identifier(_) | Expr::CompoundIdentifier(_) => continue,
             other => other.to_string().to_ascii_lowercase().contains("did("),
         };
-        if asks {
-            let alias = Ident::with_quote('"', expr.to_string());
+        let mut inner = &*expr;
+        // A cast is called as what it casts.
+        while let Expr::Cast { expr, .. } | Expr::Nested(expr) = inner {
+            inner = expr;
+        }
+        let again = !called.insert(inner.to_string());
+        if asks || again {
+            let mut name = expr.to_string();
+            let mut number = 1;
+            while again && !called.insert(name.clone()) {
+                number += 1;
+                name = format!("{expr} {number}");
+            }
+            let alias = Ident::with_quote('"', name);
             let expr = expr.clone();
             *item = SelectItem::ExprWithAlias { expr, alias };
         }

@@ -4,24 +4,33 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray, new_null_array};
 use arrow_pg::datatypes::into_pg_type;
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
+use datafusion::common::cast::as_string_array;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
 use datafusion::datasource::TableType;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::create_udf;
 use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature,
     Volatility,
 };
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
-use datafusion_pg_catalog::pg_catalog::{self, PgCatalogSchemaProvider, PgCatalogStaticTables};
+use datafusion_pg_catalog::pg_catalog::{
+    self, PgCatalogSchemaProvider, PgCatalogStaticTables, PgCatalogTable,
+};
 use datafusion_pg_catalog::pg_catalog::{
     array_bounds_udf, format_type, has_privilege_udf, pg_get_expr_udf, quote_ident_udf,
 };
+use futures::StreamExt;
 use pugmark_query::sql::{Additions, Session};
 
 use super::variables::{SERVER_VERSION, Variables};
@@ -47,7 +56,7 @@ impl Catalog {
         };
         let tables = PgCatalogSchemaProvider::try_new(known, fixed, OneRole)?;
         Ok(Self {
-            tables: Arc::new(tables),
+            tables: Arc::new(Completed(tables)),
             information: Arc::new(Information(store)),
             functions: functions(),
         })
@@ -151,12 +160,16 @@ fn functions() -> Vec<Arc<ScalarUDF>> {
         "inet_client_addr",
         "inet_server_addr",
         "pg_export_snapshot",
+        "json_build_object",
+        "row_to_json",
     ];
     let fixed_ones = [
         ("version", text(&version)),
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
         ("pg_type_is_visible", ScalarValue::Boolean(Some(true))),
         ("pg_function_is_visible", ScalarValue::Boolean(Some(true))),
+        ("pg_collation_is_visible", ScalarValue::Boolean(Some(true))),
+        ("pg_operator_is_visible", ScalarValue::Boolean(Some(true))),
         ("pg_opclass_is_visible", ScalarValue::Boolean(Some(true))),
         ("pg_is_other_temp_schema", ScalarValue::Boolean(Some(false))),
         ("pg_my_temp_schema", ScalarValue::Int32(Some(0))),
@@ -177,11 +190,38 @@ fn functions() -> Vec<Arc<ScalarUDF>> {
         ("pg_size_pretty", text("0 bytes")),
         ("inet_server_port", ScalarValue::Int32(None)),
     ];
-    let mut functions: Vec<Arc<ScalarUDF>> =
-        own.into_iter().chain(privileges).map(Arc::new).collect();
+    let literal = create_udf(
+        "quote_literal",
+        vec![DataType::Utf8],
+        DataType::Utf8,
+        Volatility::Immutable,
+        Arc::new(quote_literal),
+    );
+    let own = own.into_iter().chain([literal]);
+    let mut functions: Vec<Arc<ScalarUDF>> = own.chain(privileges).map(Arc::new).collect();
     functions.extend(nothing.map(|name| fixed(name, none.clone())));
     functions.extend(fixed_ones.map(|(name, value)| fixed(name, value)));
     functions
+}
+
+/// Texts as they stand in a statement.
+fn quote_literal(args: &[ColumnarValue]) -> Result<ColumnarValue> {
+    let quoted = |text: &str| {
+        let doubled = text.replace('\'', "''");
+        match text.contains('\\') {
+            true => format!(" E'{}'", doubled.replace('\\', "\\\\")),
+            false => format!("'{doubled}'"),
+        }
+    };
+    let arrays = ColumnarValue::values_to_arrays(args)?;
+    let texts = arrays
+        .first()
+        .map(|array| as_string_array(array))
+        .transpose()?;
+    let quoted = texts.into_iter().flatten().map(|text| text.map(quoted));
+    Ok(ColumnarValue::Array(Arc::new(
+        quoted.collect::<StringArray>(),
+    )))
 }
 
 /// A function of any arguments that always tells the same.
@@ -407,10 +447,8 @@ impl CatalogInfo for KnownTables {
     async fn table_names(&self, catalog: &str, schema: &str) -> Result<Option<Vec<String>>> {
         match schema {
             "pg_catalog" => Ok(Some(self.system.table_names())),
-            "information_schema" => {
-                let names = INFORMATION.iter().map(|(name, _)| (*name).to_owned());
-                Ok(Some(names.collect()))
-            }
+            // Those that are listed are taken for visible without their schema's name.
+            "information_schema" => Ok(Some(Vec::new())),
             other => self.store.table_names(catalog, other).await,
         }
     }
@@ -426,11 +464,6 @@ impl CatalogInfo for KnownTables {
                 let table = self.system.build_table_by_name(table)?;
                 Ok(table.map(|table| table.schema()))
             }
-            "information_schema" => {
-                let found = INFORMATION.iter().find(|(name, _)| *name == table);
-                let columns = found.map(|(_, columns)| texts(columns, &[]));
-                Ok(columns.transpose()?.map(|batch| batch.schema()))
-            }
             other => self.store.table_schema(catalog, other, table).await,
         }
     }
@@ -443,9 +476,84 @@ impl CatalogInfo for KnownTables {
     ) -> Result<Option<TableType>> {
         match schema {
             "public" => self.store.table_type(catalog, schema, table).await,
-            "information_schema" => Ok(Some(TableType::View)),
             _ => Ok(Some(TableType::Base)),
         }
+    }
+}
+
+/// The catalog's tables with the columns that clients ask for besides.
+#[derive(Debug)]
+struct Completed(PgCatalogSchemaProvider<KnownTables, OneRole>);
+
+/// Columns of texts of which there are none.
+const BESIDES: [(&str, &[&str]); 4] = [
+    (
+        "pg_attribute",
+        &["attacl", "attoptions", "attfdwoptions", "attmissingval"],
+    ),
+    ("pg_class", &["reloptions", "relacl"]),
+    ("pg_database", &["datacl", "daticulocale", "datcollversion"]),
+    ("pg_namespace", &["nspacl"]),
+];
+
+#[async_trait]
+impl SchemaProvider for Completed {
+    fn table_names(&self) -> Vec<String> {
+        self.0.table_names()
+    }
+
+    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        let besides = BESIDES.iter().find(|(table, _)| *table == name);
+        match (self.0.build_table_by_name(name)?, besides) {
+            (Some(PgCatalogTable::Dynamic(inner)), Some((_, columns))) => {
+                let known = inner.schema();
+                let missing = columns.iter().filter(|name| known.index_of(name).is_err());
+                let missing = missing.map(|name| Arc::new(Field::new(*name, DataType::Utf8, true)));
+                let fields = known.fields().iter().cloned().chain(missing);
+                let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+                let more = WithNulls {
+                    inner,
+                    schema: Arc::clone(&schema),
+                };
+                let table = StreamingTable::try_new(schema, vec![Arc::new(more)])?;
+                Ok(Some(Arc::new(table)))
+            }
+            (Some(table), _) => table.try_into_table_provider().map(Some),
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn table_exist(&self, name: &str) -> bool {
+        self.0.table_exist(name)
+    }
+}
+
+/// Rows with nulls behind them.
+#[derive(Debug)]
+struct WithNulls {
+    inner: Arc<dyn PartitionStream>,
+    schema: SchemaRef,
+}
+
+impl PartitionStream for WithNulls {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let schema = Arc::clone(&self.schema);
+        let batches = self.inner.execute(context).map(move |batch| {
+            let batch = batch?;
+            let mut columns = batch.columns().to_vec();
+            for field in &schema.fields()[columns.len()..] {
+                columns.push(new_null_array(field.data_type(), batch.num_rows()));
+            }
+            Ok(RecordBatch::try_new(Arc::clone(&schema), columns)?)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(
+            Arc::clone(&self.schema),
+            batches,
+        ))
     }
 }
 

@@ -1,19 +1,16 @@
 //! Texts of statements, taken apart into what PostgreSQL's clients mean by them.
 
-use std::ops::ControlFlow;
-use std::sync::LazyLock;
-
-use datafusion::sql::sqlparser::ast::{BinaryOperator, DataType, ObjectName, Query, SetExpr};
 use datafusion::sql::sqlparser::ast::{
     CloseCursor, CopyOption, CopySource, CopyTarget, DiscardObject, Expr, FetchDirection, Ident,
-    Reset, Set, Statement, Value, visit_expressions, visit_relations,
+    Reset, Set, Statement, Value,
 };
+use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
-use datafusion_pg_catalog::sql::PostgresCompatibilityParser;
 use pugmark_query::sql::{Session, SqlError, SqlStatement};
 
 use super::failure::Failure;
+use super::rewriting::{self, about_the_catalog};
 
 /// What a statement asks for.
 #[derive(Clone, Debug)]
@@ -71,10 +68,6 @@ pub(super) enum CopyForm {
     Binary,
 }
 
-/// Puts questions for the catalog as DataFusion understands them.
-static REWRITING: LazyLock<PostgresCompatibilityParser> =
-    LazyLock::new(PostgresCompatibilityParser::new);
-
 /// The commands of a text.
 ///
 /// # Errors
@@ -84,17 +77,9 @@ pub(super) fn parse(sql: &str) -> Result<Vec<Command>, Failure> {
     let statements = Parser::new(&PostgreSqlDialect {})
         .try_with_sql(sql)
         .and_then(|mut parser| parser.parse_statements());
-    let rewritten = match &statements {
-        Ok(statements) => statements.iter().any(about_the_catalog),
-        Err(_) => true,
-    };
-    let statements = match rewritten {
-        false => statements,
-        // Clients ask for the catalog in ways that have to be put as DataFusion understands them.
-        true => match (REWRITING.parse(sql), statements) {
-            (Ok(rewritten), _) => Ok(rewritten),
-            (Err(_), parsed) => parsed,
-        },
+    let statements = match statements {
+        Ok(statements) if !statements.iter().any(about_the_catalog) => Ok(statements),
+        parsed => rewriting::parse(sql).or(parsed),
     };
     let statements = statements.map_err(|error| Failure {
         code: "42601",
@@ -325,78 +310,4 @@ fn copy_form(options: &[CopyOption]) -> Result<CopyForm, Failure> {
         Some("binary") => CopyForm::Binary,
         Some(other) => return Err(unknown(&format!("COPY … (FORMAT {other})"))),
     })
-}
-
-/// Functions that are of PostgreSQL's catalog, besides those whose names begin as such do.
-const OF_THE_CATALOG: [&str; 21] = [
-    "col_description",
-    "current_catalog",
-    "current_database",
-    "current_role",
-    "current_schema",
-    "current_schemas",
-    "current_setting",
-    "current_user",
-    "format_type",
-    "inet_client_addr",
-    "inet_server_addr",
-    "inet_server_port",
-    "obj_description",
-    "parse_ident",
-    "quote_ident",
-    "session_user",
-    "set_config",
-    "shobj_description",
-    "to_regclass",
-    "user",
-    "version",
-];
-
-/// True where a statement asks for PostgreSQL's catalog.
-fn about_the_catalog(statement: &Statement) -> bool {
-    let of_catalog = |name: &ObjectName| {
-        let first = name.0.first().and_then(|part| part.as_ident());
-        first.is_some_and(|first| {
-            let first = first.value.to_ascii_lowercase();
-            first.starts_with("pg_") || first == "information_schema"
-        })
-    };
-    let relation = visit_relations(statement, |name| match of_catalog(name) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    });
-    let expr = visit_expressions(statement, |expr| {
-        let found = match expr {
-            Expr::Function(function) => {
-                let name = function.name.to_string().to_ascii_lowercase();
-                of_catalog(&function.name)
-                    || name.starts_with("has_")
-                    || OF_THE_CATALOG.contains(&name.as_str())
-            }
-            Expr::Identifier(name) => {
-                name.quote_style.is_none()
-                    && matches!(
-                        name.value.to_ascii_lowercase().as_str(),
-                        "current_schema" | "current_user" | "session_user"
-                    )
-            }
-            Expr::Cast { data_type, .. } => match data_type {
-                DataType::Regclass => true,
-                DataType::Custom(name, _) => {
-                    let name = name.to_string().to_ascii_lowercase();
-                    name.starts_with("reg") || name.starts_with("pg_catalog.") || name == "oid"
-                }
-                _ => false,
-            },
-            Expr::BinaryOp { op, .. } => {
-                matches!(op, BinaryOperator::PGCustomBinaryOperator(_))
-            }
-            _ => false,
-        };
-        match found {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
-        }
-    });
-    relation.is_break() || expr.is_break()
 }

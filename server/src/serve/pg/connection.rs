@@ -41,6 +41,8 @@ use super::variables::{TOLD, Variables};
 
 /// Bytes that are gathered before they are sent.
 const GATHERED: usize = 64 << 10;
+/// Bytes of a frame before its body.
+const FRAME_HEAD: usize = 5;
 /// Longest text of a failure.
 const MOST_TOLD: usize = 8 << 10;
 
@@ -844,18 +846,28 @@ impl Connection {
             .map_err(|_| Failure::new("54011", "there are too many columns"))?;
         let told = CopyOutResponse::new(binary as i8, number, vec![binary; number as usize]);
         self.put(&told)?;
-        match &form {
-            CopyForm::Binary => self.copy_data(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0"),
+        // What stands before the first row; in the binary form it comes with that.
+        let mut before = match &form {
+            CopyForm::Binary => b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0".to_vec(),
             CopyForm::Csv {
                 delimiter,
                 header: true,
                 ..
-            } => self.copy_data(&columns.header(*delimiter)),
-            _ => {}
-        }
+            } => {
+                self.copy_data(&columns.header(*delimiter));
+                Vec::new()
+            }
+            _ => Vec::new(),
+        };
         let mut sent = 0;
         while let Some(rows) = self.watched(answering.next()).await? {
             let mut rows = rows?;
+            if !before.is_empty() && !rows.is_empty() {
+                let (taken, first) = rows.take(1);
+                before.extend_from_slice(first.get(FRAME_HEAD..).unwrap_or_default());
+                self.copy_data(&std::mem::take(&mut before));
+                sent += taken;
+            }
             while !rows.is_empty() {
                 let (taken, bytes) = rows.take(1_024);
                 self.out.put_slice(bytes);
@@ -867,7 +879,8 @@ impl Connection {
             }
         }
         if form == CopyForm::Binary {
-            self.copy_data(b"\xff\xff");
+            before.extend_from_slice(b"\xff\xff");
+            self.copy_data(&before);
         }
         for remark in std::mem::take(&mut answering.remarks) {
             self.notice(&remark)?;

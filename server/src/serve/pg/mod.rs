@@ -5,6 +5,7 @@
 //! frames       messages, bounded and checked          commands    what statements ask for
 //! parameters   values that come with statements       rows        rows as clients read them
 //! variables    SET and SHOW                           catalog     pg_catalog, information_schema
+//! rewriting    questions for the catalog, put as DataFusion understands them
 //! failure      what is refused, and how               cancelling  statements stopped by others
 //! ```
 //!
@@ -20,5 +21,6 @@ pub mod frames;
 pub(super) mod listener;
 mod parameters;
 mod portals;
+mod rewriting;
 mod rows;
 mod variables;

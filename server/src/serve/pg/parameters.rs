@@ -24,6 +24,8 @@ pub(super) fn wire_type(placeholder: PlaceholderType) -> Type {
         PlaceholderType::Text | PlaceholderType::IntervalText => Type::TEXT,
         PlaceholderType::Time => Type::TIMESTAMPTZ,
         PlaceholderType::Interval => Type::INTERVAL,
+        PlaceholderType::Oid => Type::OID,
+        PlaceholderType::Oids => Type::OID_ARRAY,
         PlaceholderType::Wholes => Type::INT8_ARRAY,
         PlaceholderType::Floats => Type::FLOAT8_ARRAY,
         PlaceholderType::Texts => Type::TEXT_ARRAY,
@@ -39,17 +41,18 @@ pub(super) fn sample(wire: &Type, placeholder: PlaceholderType) -> Parameter {
         Type::BOOL => Parameter::Bool(true),
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => Parameter::Whole(1),
         Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => Parameter::Float(1.0),
-        Type::TIMESTAMPTZ | Type::TIMESTAMP | Type::DATE => {
-            Parameter::Text("2000-01-01".to_owned())
-        }
+        Type::TIMESTAMPTZ => time("2000-01-01", true),
+        Type::TIMESTAMP | Type::DATE => time("2000-01-01", false),
         Type::INTERVAL => Parameter::Interval("1 day".to_owned()),
         _ => match placeholder {
-            PlaceholderType::Wholes => Parameter::List(vec![Parameter::Whole(1)]),
+            PlaceholderType::Wholes | PlaceholderType::Oids => {
+                Parameter::List(vec![Parameter::Whole(1)])
+            }
             PlaceholderType::Floats => Parameter::List(vec![Parameter::Float(1.0)]),
             PlaceholderType::Texts => Parameter::List(vec![Parameter::Text(String::new())]),
-            PlaceholderType::Time => Parameter::Text("2000-01-01".to_owned()),
+            PlaceholderType::Time => time("2000-01-01", true),
             PlaceholderType::Interval => Parameter::Interval("1 day".to_owned()),
-            PlaceholderType::Whole => Parameter::Whole(1),
+            PlaceholderType::Whole | PlaceholderType::Oid => Parameter::Whole(1),
             PlaceholderType::Float => Parameter::Float(1.0),
             PlaceholderType::Bool => Parameter::Bool(true),
             PlaceholderType::Text | PlaceholderType::IntervalText => {
@@ -95,11 +98,18 @@ fn of_text(wire: &Type, text: &str) -> Option<Parameter> {
         Type::FLOAT4 | Type::FLOAT8 => float(text.trim().parse().ok()?)?,
         Type::NUMERIC => number(text.trim())?,
         Type::INTERVAL => Parameter::Interval(text.to_owned()),
+        Type::TIMESTAMPTZ => time(text, true),
+        Type::TIMESTAMP | Type::DATE => time(text, false),
         _ => match list_of(wire) {
             Some(element) => list_of_text(&element, text)?,
             None => Parameter::Text(text.to_owned()),
         },
     })
+}
+
+fn time(text: &str, zoned: bool) -> Parameter {
+    let text = text.to_owned();
+    Parameter::Time { text, zoned }
 }
 
 /// A whole number where it is one.
@@ -135,18 +145,18 @@ fn of_binary(wire: &Type, mut bytes: Bytes) -> Option<Parameter> {
         Type::NUMERIC => numeric(&mut bytes)?,
         Type::TIMESTAMPTZ => {
             let micros = bytes.try_get_i64().ok()?.checked_add(EPOCH_MICROS)?;
-            Parameter::Text(format_rfc3339(in_range(micros)?))
+            time(&format_rfc3339(in_range(micros)?), true)
         }
         Type::TIMESTAMP => {
             let micros = bytes.try_get_i64().ok()?.checked_add(EPOCH_MICROS)?;
             // Of the session's zone, whichever that is.
             let text = format_rfc3339(in_range(micros)?);
-            Parameter::Text(text.trim_end_matches('Z').to_owned())
+            time(text.trim_end_matches('Z'), false)
         }
         Type::DATE => {
             let days = i64::from(bytes.try_get_i32().ok()?) + EPOCH_DAYS;
             let text = format_rfc3339(in_range(days.checked_mul(86_400_000_000)?)?);
-            Parameter::Text(text.split('T').next()?.to_owned())
+            time(text.split('T').next()?, false)
         }
         Type::INTERVAL => {
             let micros = bytes.try_get_i64().ok()?;
@@ -276,10 +286,6 @@ mod tests {
         of_binary(wire, bytes.freeze())
     }
 
-    fn text(text: &str) -> Parameter {
-        Parameter::Text(text.to_owned())
-    }
-
     #[test]
     fn both_forms_of_a_value_mean_the_same() {
         for (wire, told, sent) in [
@@ -316,11 +322,11 @@ mod tests {
     fn times_and_numbers_are_read() {
         let micros = Bytes::copy_from_slice(&789_004_800_000_001_i64.to_be_bytes());
         let zoned = of_binary(&Type::TIMESTAMPTZ, micros.clone());
-        assert_eq!(zoned, Some(text("2025-01-01T00:00:00.000001Z")));
+        assert_eq!(zoned, Some(time("2025-01-01T00:00:00.000001Z", true)));
         let local = of_binary(&Type::TIMESTAMP, micros);
-        assert_eq!(local, Some(text("2025-01-01T00:00:00.000001")));
+        assert_eq!(local, Some(time("2025-01-01T00:00:00.000001", false)));
         let date = of_binary(&Type::DATE, Bytes::copy_from_slice(&31_i32.to_be_bytes()));
-        assert_eq!(date, Some(text("2000-02-01")));
+        assert_eq!(date, Some(time("2000-02-01", false)));
         let numeric = |bytes: &[u8]| of_binary(&Type::NUMERIC, Bytes::copy_from_slice(bytes));
         // 12345.678, -5, 0.0001
         let long = [0, 3, 0, 1, 0, 0, 0, 3, 0, 1, 0x09, 0x29, 0x1a, 0x7c];
