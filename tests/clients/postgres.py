@@ -117,6 +117,12 @@ def psycopg3():
         same(one("SELECT count(*) FROM users WHERE did('purchse')"), (0,))
         same(notices, ["no event is named `purchse`; did you mean `purchase`?"])
         cancelled(connection)
+        inserted = ("INSERT INTO events (user_id, time, event, size) "
+                    "SELECT user_id, time, %s, size FROM events WHERE event = 'cart' AND size < %s")
+        same(connection.execute(inserted, ("extra", 5)).rowcount, 5)
+        connection.rollback()
+        same(notices[-1], "events that were inserted stay: nothing is rolled back")
+        same(one("SELECT count(*), max(size) FROM events WHERE event = 'extra'"), (5, 4))
 
 
 def cancelled(connection):
@@ -232,7 +238,8 @@ def columnar():
         same(frame.rows(), [("cart", 100), ("purchase", 50), ("view", 200)])
 
 
-CHECKS = [psycopg3, psycopg_2, lambda: asyncio.run(asynchronous()), reflected, columnar]
+# The first stores some more events at its end, so it is the last.
+CHECKS = [psycopg_2, lambda: asyncio.run(asynchronous()), reflected, columnar, psycopg3]
 
 if __name__ == "__main__":
     fill()

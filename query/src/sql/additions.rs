@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::catalog::SchemaProvider;
+use datafusion::catalog::{SchemaProvider, TableFunction};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::planner::TypePlanner;
@@ -16,6 +16,8 @@ pub struct Additions {
     pub schemas: Vec<(String, Arc<dyn SchemaProvider>)>,
     /// Functions; one of a name that there is stands in for it.
     pub functions: Vec<Arc<ScalarUDF>>,
+    /// Functions that stand in FROM.
+    pub tables: Vec<Arc<TableFunction>>,
     /// What names of types mean that DataFusion does not know.
     pub types: Option<Arc<dyn TypePlanner>>,
 }
@@ -39,6 +41,9 @@ impl Additions {
         for function in &self.functions {
             // What is registered in place of another cannot be refused.
             let _replaced = state.register_udf(Arc::clone(function));
+        }
+        for function in &self.tables {
+            state.register_udtf(function.name(), Arc::clone(function.function()));
         }
         if self.schema("information_schema").is_some() {
             state.config_mut().options_mut().catalog.information_schema = false;

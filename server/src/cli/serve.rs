@@ -49,6 +49,14 @@ impl ServeArgs {
         if let Some(address) = server.pg_address() {
             tracing::info!("serving postgresql://{address}/pugmark");
         }
+        if let Some(address) = server.flight_address() {
+            let scheme = if server.is_encrypted() {
+                "grpc+tls"
+            } else {
+                "grpc"
+            };
+            tracing::info!("serving {scheme}://{address} (Arrow Flight SQL)");
+        }
         if server.is_open() {
             tracing::warn!("no keys are configured: everybody on this machine may do anything");
         }

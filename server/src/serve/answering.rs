@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Int64Type;
 use arrow_schema::SchemaRef;
 use futures::StreamExt;
 use pugmark_query::QueryError;
@@ -50,6 +52,16 @@ impl Turn {
 
 /// What makes pieces of an answer's batches, once its columns are known.
 pub(super) type Make<P> = Box<dyn FnMut(RecordBatch) -> Result<P, SqlError> + Send>;
+
+/// Makes the number of events that an INSERT stored of what it answers.
+pub(super) fn stored(_: &SchemaRef) -> Result<Make<u64>, SqlError> {
+    Ok(Box::new(|batch| {
+        let events = batch.column_by_name("events");
+        let counts = events.and_then(|events| events.as_primitive_opt::<Int64Type>());
+        let counts = counts.into_iter().flatten().flatten();
+        Ok(counts.map(i64::unsigned_abs).sum())
+    }))
+}
 
 impl<P: Send + 'static> Answering<P> {
     /// Runs a statement once it is its turn.

@@ -6,7 +6,7 @@
 //! http     what is served where       metrics   figures of all that
 //! space    bytes held for clients      service  what all of them share
 //! fault    why a statement has no answer    answering  one that is answered piece by piece
-//! pg       PostgreSQL's protocol
+//! pg       PostgreSQL's protocol            flight   Arrow Flight SQL
 //! ```
 //!
 //! Reading and writing of requests has threads of its own, apart from those that statements run on
@@ -15,6 +15,7 @@
 mod answering;
 pub mod config;
 mod fault;
+mod flight;
 pub mod http;
 pub mod ingest;
 pub mod keys;
@@ -93,12 +94,14 @@ const LAST: Duration = Duration::from_secs(5);
 struct Listeners {
     http: std::net::TcpListener,
     pg: Option<std::net::TcpListener>,
+    flight: Option<std::net::TcpListener>,
 }
 
 /// What encrypts the connections of each protocol.
 struct Encryption {
     http: TlsAcceptor,
     pg: TlsAcceptor,
+    flight: TlsAcceptor,
 }
 
 /// Expressions are evaluated as deep as they nest.
@@ -130,6 +133,7 @@ impl Server {
                 Some(Encryption {
                     http: tls::acceptor(files, &[b"http/1.1"])?,
                     pg: tls::acceptor(files, &[b"postgresql"])?,
+                    flight: tls::acceptor(files, &[b"h2"])?,
                 })
             }
             None => None,
@@ -137,6 +141,7 @@ impl Server {
         let listeners = Listeners {
             http: listen(config.http)?,
             pg: config.pg.address().map(listen).transpose()?,
+            flight: config.flight.address().map(listen).transpose()?,
         };
         let system = |operation: &str| {
             let operation = operation.to_owned();
@@ -171,6 +176,11 @@ impl Server {
         self.listeners.pg.as_ref()?.local_addr().ok()
     }
 
+    /// Where Arrow Flight SQL is served, if it is.
+    pub fn flight_address(&self) -> Option<SocketAddr> {
+        self.listeners.flight.as_ref()?.local_addr().ok()
+    }
+
     /// True where connections are encrypted.
     pub fn is_encrypted(&self) -> bool {
         self.tls.is_some()
@@ -194,9 +204,9 @@ impl Server {
             statements,
             threads,
         } = self;
-        let (of_http, of_pg) = match tls {
-            Some(tls) => (Some(tls.http), Some(tls.pg)),
-            None => (None, None),
+        let (of_http, of_pg, of_flight) = match tls {
+            Some(tls) => (Some(tls.http), Some(tls.pg), Some(tls.flight)),
+            None => (None, None, None),
         };
         let router = http::router(&service);
         let shared = pg::listener::Shared::new(&service, of_pg)?;
@@ -206,12 +216,20 @@ impl Server {
             let own = Arc::clone(&service);
             let http = http::connections::serve(http, of_http, router, own, ending.clone());
             let pg = listeners.pg.map(TcpListener::from_std).transpose()?;
+            let of_pg = ending.clone();
             let pg = async {
                 if let Some(pg) = pg {
-                    pg::listener::serve(pg, Arc::new(shared), ending).await;
+                    pg::listener::serve(pg, Arc::new(shared), of_pg).await;
                 }
             };
-            let serving = async { tokio::join!(http, pg) };
+            let flight = listeners.flight.map(TcpListener::from_std).transpose()?;
+            let own = Arc::clone(&service);
+            let flight = async {
+                if let Some(flight) = flight {
+                    flight::listener::serve(flight, of_flight, own, ending).await;
+                }
+            };
+            let serving = async { tokio::join!(http, pg, flight) };
             tokio::pin!(serving);
             tokio::select! {
                 _never = &mut serving => {}

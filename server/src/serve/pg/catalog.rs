@@ -9,6 +9,9 @@ use arrow_pg::datatypes::into_pg_type;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::catalog::TableFunction;
+use datafusion::prelude::SessionContext;
+use datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::cast::as_string_array;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -33,7 +36,7 @@ use datafusion_pg_catalog::pg_catalog::{
 use futures::StreamExt;
 use pugmark_query::sql::{Additions, Session};
 
-use super::variables::{SERVER_VERSION, Variables};
+use super::variables::{KNOWN, SERVER_VERSION, Variables};
 
 /// The only database.
 pub(super) const DATABASE: &str = "pugmark";
@@ -43,6 +46,8 @@ pub(super) struct Catalog {
     tables: Arc<dyn SchemaProvider>,
     information: Arc<dyn SchemaProvider>,
     functions: Vec<Arc<ScalarUDF>>,
+    /// `generate_series` of numbers of any width.
+    series: Vec<Arc<TableFunction>>,
 }
 
 impl Catalog {
@@ -59,6 +64,12 @@ impl Catalog {
             tables: Arc::new(Completed(tables)),
             information: Arc::new(Information(store)),
             functions: functions(),
+            series: {
+                let widened = SessionContext::new();
+                CoerceIntArgsToBigInt::widen(&widened);
+                let found = widened.table_function("generate_series")?;
+                vec![found]
+            },
         })
     }
 
@@ -99,6 +110,7 @@ impl Catalog {
                 ),
             ],
             functions,
+            tables: self.series.clone(),
             types: Some(Arc::new(PgOidTypePlanner)),
         }
     }
@@ -503,6 +515,9 @@ impl SchemaProvider for Completed {
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+        if name == "pg_settings" {
+            return settings().map(Some);
+        }
         let besides = BESIDES.iter().find(|(table, _)| *table == name);
         match (self.0.build_table_by_name(name)?, besides) {
             (Some(PgCatalogTable::Dynamic(inner)), Some((_, columns))) => {
@@ -526,6 +541,25 @@ impl SchemaProvider for Completed {
     fn table_exist(&self, name: &str) -> bool {
         self.0.table_exist(name)
     }
+}
+
+/// The settings as they are first.
+fn settings() -> Result<Arc<dyn TableProvider>> {
+    let columns = [
+        "name", "setting", "unit", "category", "short_desc", "extra_desc", "context", "vartype",
+        "source", "min_val", "max_val", "enumvals", "boot_val", "reset_val", "sourcefile",
+        "sourceline", "pending_restart",
+    ];
+    let rows = KNOWN.iter().map(|(name, first)| {
+        let some = |text: &str| Some(text.to_owned());
+        let mut row = vec![some(name), some(first), None, some("Pugmark"), None, None];
+        row.extend([some("user"), some("string"), some("default")]);
+        row.extend([None, None, None, some(first), some(first)]);
+        row
+    });
+    let batch = texts(&columns, &rows.collect::<Vec<_>>())?;
+    let table = MemTable::try_new(batch.schema(), vec![vec![batch]])?;
+    Ok(Arc::new(table))
 }
 
 /// Rows with nulls behind them.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use arrow_array::{RecordBatch, StringArray, UInt64Array};
+use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::{BufMut, Bytes, BytesMut};
 use pgwire::api::results::Tag;
@@ -25,7 +25,7 @@ use pugmark_query::sql::{Session, SqlStatement};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
-use super::super::answering::{Answering, Make};
+use super::super::answering::{Answering, Make, stored};
 use super::super::keys::Scope;
 use super::super::queries::{Listed, NotListed};
 use super::super::service::Service;
@@ -802,22 +802,13 @@ impl Connection {
 
     /// Stores the rows of a statement as events.
     async fn insert(&mut self, statement: SqlStatement, sql: &str) -> Result<(), Failure> {
-        let mut answering = self
-            .ask(statement, sql, Scope::Ingest, |_| {
-                let count = |batch: RecordBatch| {
-                    let column = batch.columns().first();
-                    let counts = column.and_then(|column| column.as_any().downcast_ref());
-                    Ok(counts.map_or(0, |counts: &UInt64Array| counts.iter().flatten().sum()))
-                };
-                Ok(Box::new(count) as Make<u64>)
-            })
-            .await?;
-        let mut stored = 0;
+        let mut answering = self.ask(statement, sql, Scope::Ingest, stored).await?;
+        let mut events = 0;
         while let Some(count) = self.watched(answering.next()).await? {
-            stored += count?;
+            events += count?;
         }
-        self.stored |= stored > 0;
-        self.done(&format!("INSERT 0 {stored}"))
+        self.stored |= events > 0;
+        self.done(&format!("INSERT 0 {events}"))
     }
 
     /// Sends the rows of a statement as a stream.

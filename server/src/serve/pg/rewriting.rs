@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::LazyLock;
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
+    AccessExpr, BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr,
     FunctionArguments, GroupByExpr, JoinOperator, ObjectName, Query, SelectItem, SetExpr,
     Statement, TableFactor, Value, VisitMut, VisitorMut, visit_expressions, visit_relations,
 };
@@ -76,6 +76,12 @@ impl VisitorMut for Rewriting {
                     *expr = replaced;
                 }
             }
+            // A part of such a list.
+            Expr::CompoundFieldAccess { root, access_chain }
+                if matches!(access_chain[..], [AccessExpr::Dot(_)]) || is_column(root) =>
+            {
+                *expr = no_number();
+            }
             Expr::Subquery(query) if is_of_nothing(query) => {
                 *expr = Expr::Value(Value::Null.into());
             }
@@ -98,8 +104,12 @@ impl VisitorMut for Rewriting {
                 left,
                 op: BinaryOperator::Eq | BinaryOperator::NotEq,
                 right,
-            } if of_functions(left) && is_zero(right) => {
-                **right = text("-");
+            } if of_functions(left) => {
+                if is_zero(right) {
+                    **right = text("-");
+                } else if let Some(name) = function_of(right) {
+                    **right = text(&name);
+                }
             }
             _ => {}
         }
@@ -195,7 +205,9 @@ fn replaced(function: &Function) -> Option<Expr> {
         // A list of what no store of events has.
         "array" => return Some(Expr::Value(Value::Null.into())),
         // Lists of the columns of keys and indexes, of which there are none.
-        "unnest" | "generate_subscripts" if of_columns(function) => return Some(no_number()),
+        "unnest" | "generate_subscripts" | "_pg_expandarray" if of_columns(function) => {
+            return Some(no_number());
+        }
         "to_regclass" => ("pg_class", "relname"),
         "to_regtype" => ("pg_type", "typname"),
         "to_regnamespace" => ("pg_namespace", "nspname"),
@@ -230,17 +242,19 @@ fn with_backslashes(pattern: &Expr, escape: &str) -> Expr {
     replaced.unwrap_or_else(|_| pattern.clone())
 }
 
+fn is_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
 /// True where a function is called with a column.
 fn of_columns(function: &Function) -> bool {
     let FunctionArguments::List(list) = &function.args else {
         return false;
     };
-    matches!(
-        list.args.first(),
-        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(
-            Expr::Identifier(_) | Expr::CompoundIdentifier(_)
-        )))
-    )
+    match list.args.first() {
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) => is_column(first),
+        _ => false,
+    }
 }
 
 fn no_number() -> Expr {
@@ -262,6 +276,14 @@ fn of_functions(expr: &Expr) -> bool {
     name.is_some_and(|name| OF_FUNCTIONS.contains(&name.value.as_str()))
 }
 
+/// The name in a subquery for a function's number.
+fn function_of(expr: &Expr) -> Option<String> {
+    let told = expr.to_string();
+    let (_, rest) = told.split_once("proname = '")?;
+    let name = rest.split('\'').next()?.rsplit('.').next()?;
+    (matches!(expr, Expr::Subquery(_)) && told.contains("pg_proc")).then(|| name.to_owned())
+}
+
 fn is_zero(expr: &Expr) -> bool {
     matches!(expr, Expr::Value(value) if matches!(&value.value, Value::Number(digits, _) if digits == "0"))
 }
@@ -271,7 +293,7 @@ fn text(text: &str) -> Expr {
 }
 
 /// Functions that are of PostgreSQL's catalog, besides those whose names begin as such do.
-const OF_THE_CATALOG: [&str; 23] = [
+const OF_THE_CATALOG: [&str; 24] = [
     "col_description",
     "current_catalog",
     "current_database",
@@ -290,6 +312,7 @@ const OF_THE_CATALOG: [&str; 23] = [
     "session_user",
     "set_config",
     "shobj_description",
+    "_pg_expandarray",
     "to_regclass",
     "to_regnamespace",
     "to_regtype",

@@ -10,7 +10,7 @@ use super::failure::Failure;
 pub(super) const SERVER_VERSION: &str = "15.0";
 
 /// What PostgreSQL's clients ask for and set, with what it is first. None of it changes an answer.
-const KNOWN: [(&str, &str); 40] = [
+pub(super) const KNOWN: [(&str, &str); 40] = [
     ("application_name", ""),
     ("array_nulls", "on"),
     ("backslash_quote", "safe_encoding"),
