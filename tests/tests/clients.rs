@@ -1,4 +1,5 @@
-//! Clients that people have already, against the service: SDKs and readers from the registry.
+//! Clients that people have already, against the service: SDKs, drivers and readers from the
+//! registries.
 //!
 //! They are installed once, into a folder of the user's cache. Where that cannot be done the tests
 //! say so loudly, and test nothing.
@@ -7,49 +8,114 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pugmark_server::serve::keys::Scope;
+use sha2::{Digest, Sha256};
+
 use crate::service::Running;
 
-const REQUIREMENTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/requirements.txt");
+/// Where the scripts are.
+const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
 
-/// A Python with the clients; `None`, said loudly, where there is none.
-fn python() -> Option<PathBuf> {
+/// A folder of the user's cache for what is wanted, filled once; `None`, said loudly, where it
+/// cannot be filled.
+fn installed(
+    what: &str,
+    wanted: &str,
+    install: impl FnOnce(&Path) -> Result<(), String>,
+) -> Option<PathBuf> {
     let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
     let cache = std::env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .or(home)?;
-    let wanted = std::fs::read_to_string(REQUIREMENTS).unwrap();
-    let name = wanted.replace("==", "-").replace('\n', "+");
-    let folder = cache
-        .join("pugmark/clients")
-        .join(name.trim_end_matches('+'));
-    let python = folder.join("bin/python");
+    let digest = Sha256::digest(wanted.as_bytes());
+    let name: String = digest[..6]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let folder = cache.join("pugmark/clients").join(format!("{what}-{name}"));
+    std::fs::create_dir_all(&folder).unwrap();
+    let lock = std::fs::File::open(&folder).unwrap();
+    lock.lock().unwrap();
     let done = folder.join("installed");
     if !done.exists() {
-        let made = run(Command::new("python3").args(["-m", "venv"]).arg(&folder));
-        let install = ["-m", "pip", "install", "--quiet", "-r", REQUIREMENTS];
-        if let Err(problem) = made.and_then(|()| run(Command::new(&python).args(install))) {
+        if let Err(problem) = install(&folder) {
             // Past the harness, which shows nothing that a passing test prints.
-            let told = format!("\n*** SKIPPED: clients cannot be installed: {problem}\n");
+            let told = format!("\n*** SKIPPED: {what} cannot be installed: {problem}\n");
             std::io::stderr().write_all(told.as_bytes()).unwrap();
             return None;
         }
         std::fs::write(done, "").unwrap();
     }
-    Some(python)
+    Some(folder)
+}
+
+/// A Python with the clients.
+fn python() -> Option<PathBuf> {
+    let requirements = format!("{SCRIPTS}/requirements.txt");
+    let wanted = std::fs::read_to_string(&requirements).unwrap();
+    let folder = installed("python", &wanted, |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let install = ["-m", "pip", "install", "--quiet", "-r", &requirements];
+        run(Command::new(folder.join("bin/python")).args(install))
+    })?;
+    Some(folder.join("bin/python"))
+}
+
+/// A folder of packages of npm, with the scripts beside them.
+fn node() -> Option<PathBuf> {
+    let package = format!("{SCRIPTS}/package.json");
+    let wanted = std::fs::read_to_string(&package).unwrap();
+    let folder = installed("node", &wanted, |folder| {
+        std::fs::copy(&package, folder.join("package.json")).map_err(|error| error.to_string())?;
+        let install = ["install", "--no-audit", "--no-fund", "--silent"];
+        run(Command::new("npm").args(install).current_dir(folder))
+    })?;
+    for script in ["node.mjs", "browser.mjs"] {
+        std::fs::copy(format!("{SCRIPTS}/{script}"), folder.join(script)).unwrap();
+    }
+    Some(folder)
+}
+
+/// A package of Debian's, unpacked.
+fn debian(package: &str) -> Option<PathBuf> {
+    installed(package, package, |folder| {
+        run(Command::new("apt-get")
+            .args(["download", package])
+            .current_dir(folder))?;
+        let files = std::fs::read_dir(folder).map_err(|error| error.to_string())?;
+        for file in files.flatten() {
+            if file.path().extension().is_some_and(|end| end == "deb") {
+                run(Command::new("dpkg-deb")
+                    .arg("-x")
+                    .arg(file.path())
+                    .arg(folder))?;
+            }
+        }
+        Ok(())
+    })
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
+    output(command).map(|_| ())
+}
+
+/// What a command writes.
+fn output(command: &mut Command) -> Result<String, String> {
     let done = command
         .output()
         .map_err(|error| format!("{command:?}: {error}"))?;
+    let told = String::from_utf8_lossy(&done.stdout).into_owned();
     match done.status.success() {
-        true => Ok(()),
+        true => Ok(told),
         false => Err(format!(
-            "{command:?}: {}{}",
-            String::from_utf8_lossy(&done.stdout),
+            "{command:?}: {told}{}",
             String::from_utf8_lossy(&done.stderr)
         )),
     }
+}
+
+fn script(name: &str) -> String {
+    format!("{SCRIPTS}/{name}")
 }
 
 #[test]
@@ -59,7 +125,133 @@ fn sdks_send_and_arrow_reads() {
     };
     let directory = tempfile::tempdir().unwrap();
     let running = Running::over(&directory.path().join("shop.pug"));
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/clients/service.py");
-    let url = format!("http://{}", running.address);
-    run(Command::new(python).arg(script).arg(url)).unwrap();
+    run(Command::new(python)
+        .arg(script("service.py"))
+        .arg(running.url()))
+    .unwrap();
+}
+
+#[test]
+fn drivers_of_postgresql_ask() {
+    let Some(python) = python() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    let mut asked = Command::new(python);
+    asked.arg(script("postgres.py")).arg(running.url());
+    run(asked.arg(running.pg.to_string())).unwrap();
+    jdbc(&running);
+    psql(&running);
+}
+
+/// The driver for Java, over the events that the others left.
+fn jdbc(running: &Running) {
+    let Some(driver) = debian("libpostgresql-jdbc-java") else {
+        return;
+    };
+    let url = format!(
+        "jdbc:postgresql://{}/pugmark?user=ann&password=any",
+        running.pg
+    );
+    let mut java = Command::new("java");
+    java.arg("-cp")
+        .arg(driver.join("usr/share/java/postgresql.jar"));
+    run(java.arg(script("Postgres.java")).arg(url)).unwrap();
+}
+
+/// psql, and what other programs ask the catalog for.
+fn psql(running: &Running) {
+    let url = format!("postgresql://ann@{}/pugmark", running.pg);
+    if let Err(problem) = output(Command::new("psql").arg("--version")) {
+        let told = format!("\n*** SKIPPED: psql: {problem}\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        return;
+    }
+    let psql = |args: &[&str]| {
+        let mut psql = Command::new("psql");
+        psql.args(["--no-psqlrc", "-v", "ON_ERROR_STOP=1", &url])
+            .args(args);
+        output(&mut psql)
+    };
+    let told = psql(&["-c", "\\dt"]).unwrap();
+    assert!(
+        told.contains("| events | table") && told.contains("| users  | table"),
+        "{told}"
+    );
+    let told = psql(&["-c", "\\d events"]).unwrap();
+    assert!(
+        told.contains(" time    | timestamp with time zone |           | not null"),
+        "{told}"
+    );
+    for meta in [
+        "\\d",
+        "\\l",
+        "\\dn",
+        "\\du",
+        "\\df",
+        "\\dv",
+        "\\di",
+        "\\dT",
+        "\\d users",
+        "\\conninfo",
+    ] {
+        psql(&["-c", meta]).unwrap();
+    }
+    psql(&["-q", "-f", &script("catalog.sql")]).unwrap();
+    let answer = "SELECT to_regclass('events') IS NOT NULL, to_regclass('nothing') IS NULL";
+    assert_eq!(psql(&["-At", "-c", answer]).unwrap(), "t|t\n");
+    let wrong = psql(&["-c", "SELECT 1\n FROM evnts"]).unwrap_err();
+    assert!(
+        wrong.contains("did you mean `events`?\nLINE 2:  FROM evnts\n              ^"),
+        "{wrong}"
+    );
+    // What is sent is there in the same moment.
+    let event = serde_json::json!({"userId": "zoe", "event": "hello"});
+    running.send("/v1/track", &event);
+    let hello = "SELECT user_id FROM users WHERE did('hello')";
+    assert_eq!(psql(&["-At", "-c", hello]).unwrap(), "zoe\n");
+}
+
+#[test]
+fn drivers_of_flight_sql_read() {
+    let Some(python) = python() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let (running, key) = Running::locked(&directory.path().join("shop.pug"), Scope::Admin);
+    let mut asked = Command::new(python);
+    asked.arg(script("flight.py")).arg(running.url());
+    run(asked.arg(running.flight.to_string()).arg(key)).unwrap();
+}
+
+#[test]
+fn sdks_of_node_and_browsers_send() {
+    let Some(folder) = node() else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    for script in ["node.mjs", "browser.mjs"] {
+        let mut node = Command::new("node");
+        run(node.arg(script).arg(running.url()).current_dir(&folder)).unwrap();
+    }
+    let events =
+        running.sql("SELECT user_id, event, count(*) AS n FROM events GROUP BY 1, 2 ORDER BY 1, 2");
+    let wanted = serde_json::json!([
+        {"user_id": "browser", "event": "$identify", "n": 1},
+        {"user_id": "browser", "event": "click", "n": 5},
+        {"user_id": "browser", "event": "page", "n": 1},
+        {"user_id": "node", "event": "$alias", "n": 1},
+        {"user_id": "node", "event": "$identify", "n": 1},
+        {"user_id": "node", "event": "page", "n": 1},
+        {"user_id": "node", "event": "view", "n": 50},
+    ]);
+    assert_eq!(events, wanted);
+    let plans = running.sql("SELECT user_id, plan FROM users ORDER BY 1");
+    let wanted = serde_json::json!([
+        {"user_id": "browser", "plan": "free"},
+        {"user_id": "node", "plan": "gold"},
+    ]);
+    assert_eq!(plans, wanted);
 }

@@ -15,6 +15,7 @@ mod corruption;
 mod io_errors;
 mod kills;
 mod locking;
+mod postgres;
 mod power_loss;
 mod service;
 mod statements;

@@ -1,5 +1,6 @@
 //! The service, as clients meet it: over sockets, and across its death.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -16,22 +17,28 @@ use tokio::sync::oneshot;
 /// A service on a thread of its own, which ends when this is dropped.
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
+    pub(crate) pg: SocketAddr,
+    pub(crate) flight: SocketAddr,
     end: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// An answer.
 #[derive(Debug)]
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
 }
 
 impl Running {
-    fn start(flags: ServeFlags) -> Self {
+    pub(crate) fn start(flags: ServeFlags) -> Self {
         let server = Server::start(Config::new(&flags).unwrap()).unwrap();
         let address = server.address().unwrap();
+        let (pg, flight) = (
+            server.pg_address().unwrap(),
+            server.flight_address().unwrap(),
+        );
         let (end, ended) = oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
             let end = async {
@@ -41,6 +48,8 @@ impl Running {
         });
         Self {
             address,
+            pg,
+            flight,
             end: Some(end),
             thread: Some(thread),
         }
@@ -50,15 +59,30 @@ impl Running {
         Self::start(flags(store))
     }
 
+    /// With keys, one of which it tells.
+    pub(crate) fn locked(store: &Path, scope: Scope) -> (Self, String) {
+        let keys = KeyFile::new(&beside(store));
+        let (_, key) = keys.create("test", BTreeSet::from([scope]), 0).unwrap();
+        (Self::over(store), key)
+    }
+
+    pub(crate) fn text(&self, path: &str) -> String {
+        self.ask("GET", path, &[], b"").text().trim().to_owned()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         request(self.address, method, path, headers, body)
     }
 
-    fn send(&self, path: &str, body: &Json) -> Answer {
+    pub(crate) fn send(&self, path: &str, body: &Json) -> Answer {
         self.ask("POST", path, &[], body.to_string().as_bytes())
     }
 
-    fn sql(&self, sql: &str) -> Json {
+    pub(crate) fn sql(&self, sql: &str) -> Json {
         let answer = self.ask("POST", "/v1/sql", &[], sql.as_bytes());
         assert_eq!(answer.status, 200, "{sql}: {}", answer.text());
         answer.json()["rows"].clone()
@@ -89,7 +113,7 @@ impl Answer {
     }
 }
 
-fn flags(store: &Path) -> ServeFlags {
+pub(crate) fn flags(store: &Path) -> ServeFlags {
     ServeFlags {
         store: Some(store.to_owned()),
         http: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
@@ -660,7 +684,7 @@ fn a_killed_service_keeps_what_it_acknowledged() {
     let rows = running.sql("SELECT user_id, count(*) AS n FROM events GROUP BY user_id");
     let rows = rows.as_array().unwrap();
     assert!(rows.iter().all(|row| row["n"] == 1));
-    let stored: std::collections::BTreeSet<&str> = rows
+    let stored: BTreeSet<&str> = rows
         .iter()
         .map(|row| row["user_id"].as_str().unwrap())
         .collect();

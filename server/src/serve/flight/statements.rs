@@ -25,7 +25,8 @@ use arrow_flight::{
 use arrow_ipc::writer::IpcWriteOptions;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use prost::Message;
@@ -185,6 +186,12 @@ impl Statements {
     }
 }
 
+/// Some clients pad and some do not.
+const ANY_PADDING: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// The keys that a call's head may show.
 fn shown(metadata: &MetadataMap) -> Vec<String> {
     let value = metadata
@@ -196,7 +203,7 @@ fn shown(metadata: &MetadataMap) -> Vec<String> {
     if scheme.eq_ignore_ascii_case("bearer") {
         return vec![rest.trim().to_owned()];
     }
-    let decoded = STANDARD.decode(rest.trim()).ok();
+    let decoded = ANY_PADDING.decode(rest.trim()).ok();
     let Some(decoded) = decoded.and_then(|decoded| String::from_utf8(decoded).ok()) else {
         return Vec::new();
     };

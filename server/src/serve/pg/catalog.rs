@@ -8,10 +8,8 @@ use arrow_array::{ArrayRef, Int32Array, RecordBatch, StringArray, new_null_array
 use arrow_pg::datatypes::into_pg_type;
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::TableFunction;
-use datafusion::prelude::SessionContext;
-use datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::catalog::{MemTable, SchemaProvider, TableProvider};
 use datafusion::common::cast::as_string_array;
 use datafusion::common::{DataFusionError, Result, ScalarValue};
@@ -24,8 +22,10 @@ use datafusion::logical_expr::{
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::PartitionStream;
+use datafusion::prelude::SessionContext;
 use datafusion_pg_catalog::pg_catalog::catalog_info::CatalogInfo;
 use datafusion_pg_catalog::pg_catalog::context::{PgCatalogContextProvider, Role};
+use datafusion_pg_catalog::pg_catalog::generate_series_arg_coercion::CoerceIntArgsToBigInt;
 use datafusion_pg_catalog::pg_catalog::oid_type_planner::PgOidTypePlanner;
 use datafusion_pg_catalog::pg_catalog::{
     self, PgCatalogSchemaProvider, PgCatalogStaticTables, PgCatalogTable,
@@ -546,9 +546,23 @@ impl SchemaProvider for Completed {
 /// The settings as they are first.
 fn settings() -> Result<Arc<dyn TableProvider>> {
     let columns = [
-        "name", "setting", "unit", "category", "short_desc", "extra_desc", "context", "vartype",
-        "source", "min_val", "max_val", "enumvals", "boot_val", "reset_val", "sourcefile",
-        "sourceline", "pending_restart",
+        "name",
+        "setting",
+        "unit",
+        "category",
+        "short_desc",
+        "extra_desc",
+        "context",
+        "vartype",
+        "source",
+        "min_val",
+        "max_val",
+        "enumvals",
+        "boot_val",
+        "reset_val",
+        "sourcefile",
+        "sourceline",
+        "pending_restart",
     ];
     let rows = KNOWN.iter().map(|(name, first)| {
         let some = |text: &str| Some(text.to_owned());

@@ -697,10 +697,10 @@ impl Connection {
                     let message = "the statement was cancelled, as its client asked";
                     return Err(Failure::new("57014", message));
                 }
-                message = self.frames.next(), if self.pending.is_none() => match message? {
-                    Some(Message::Terminate) | None => return Err(gone()),
-                    Some(message) => self.pending = Some(message),
-                },
+                // Whoever says good-bye still hears the answer, unless it is gone before.
+                message = self.frames.next(), if matches!(self.pending, None | Some(Message::Terminate)) => {
+                    self.pending = Some(message?.ok_or_else(gone)?);
+                }
             }
         }
     }

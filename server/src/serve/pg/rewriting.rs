@@ -229,7 +229,7 @@ fn replaced(function: &Function) -> Option<Expr> {
         },
         other => other.to_string(),
     };
-    let sql = format!("(SELECT oid FROM pg_catalog.{table} WHERE {column} = {asked} LIMIT 1)");
+    let sql = format!("(SELECT min(oid) FROM pg_catalog.{table} WHERE {column} = {asked})");
     let parser = Parser::new(&PostgreSqlDialect {}).try_with_sql(&sql);
     parser.and_then(|mut parser| parser.parse_expr()).ok()
 }

@@ -1,0 +1,352 @@
+//! PostgreSQL's port, as those meet it who mean no good, or do not know what they do.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use pugmark_server::serve::config::ServeFlags;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde_json::json;
+
+use crate::service::{Running, flags};
+
+/// A connection that sends what it is told to.
+struct Raw(TcpStream);
+
+impl Raw {
+    fn to(address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        let timeout = Some(Duration::from_secs(20));
+        stream.set_read_timeout(timeout).unwrap();
+        Self(stream)
+    }
+
+    /// A session that may ask.
+    fn session(address: SocketAddr) -> (Self, [u8; 8]) {
+        let mut raw = Self::to(address);
+        raw.send(&startup());
+        let mut key = [0; 8];
+        loop {
+            let (letter, body) = raw.message().unwrap();
+            match letter {
+                b'K' => key.copy_from_slice(&body),
+                b'Z' => return (raw, key),
+                b'E' => panic!("{}", String::from_utf8_lossy(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    fn send(&mut self, bytes: &[u8]) {
+        let _closed = self.0.write_all(bytes);
+    }
+
+    /// A message of the service; `None` where the connection is closed.
+    fn message(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 5];
+        self.0.read_exact(&mut head).ok()?;
+        let length = u32::from_be_bytes(head[1..].try_into().unwrap()) as usize;
+        let mut body = vec![0; length.checked_sub(4)?];
+        self.0.read_exact(&mut body).ok()?;
+        Some((head[0], body))
+    }
+
+    /// The code of the failure that a statement ends with, if it does.
+    fn ask(&mut self, sql: &str) -> Option<String> {
+        self.send(&frame(b'Q', &zero(sql)));
+        let mut code = None;
+        loop {
+            let (letter, body) = self.message()?;
+            match letter {
+                b'E' => code = Some(field(&body, b'C')),
+                b'Z' => return code,
+                _ => {}
+            }
+        }
+    }
+}
+
+fn zero(text: &str) -> Vec<u8> {
+    [text.as_bytes(), b"\0"].concat()
+}
+
+fn field(body: &[u8], wanted: u8) -> String {
+    let fields = body.split(|byte| *byte == 0);
+    let found = fields.filter(|field| field.first() == Some(&wanted));
+    let texts = found.map(|field| String::from_utf8_lossy(&field[1..]).into_owned());
+    texts.collect()
+}
+
+fn frame(letter: u8, body: &[u8]) -> Vec<u8> {
+    let length = (body.len() as u32 + 4).to_be_bytes();
+    [&[letter][..], &length, body].concat()
+}
+
+fn startup() -> Vec<u8> {
+    let body = b"\0\x03\0\0user\0ann\0database\0pugmark\0\0";
+    let length = (body.len() as u32 + 4).to_be_bytes();
+    [&length[..], body].concat()
+}
+
+/// What an honest client sends, message by message.
+fn captured() -> Vec<Vec<u8>> {
+    let parse = [
+        zero("s"),
+        zero("SELECT $1::bigint + 1"),
+        b"\0\x01\0\0\0\x14".to_vec(),
+    ]
+    .concat();
+    let value = b"\0\x01\0\x01\0\x01\0\0\0\x08\0\0\0\0\0\0\0\x07\0\x01\0\x01";
+    vec![
+        frame(
+            b'Q',
+            &zero("SELECT event, count(*) FROM events GROUP BY event"),
+        ),
+        frame(b'P', &parse),
+        frame(b'D', b"Ss\0"),
+        frame(b'B', &[&zero("p")[..], &zero("s"), value].concat()),
+        frame(b'D', b"Pp\0"),
+        frame(b'E', b"p\0\0\0\0\x01"),
+        frame(b'E', b"p\0\0\0\0\0"),
+        frame(b'C', b"Pp\0"),
+        frame(b'H', b""),
+        frame(b'S', b""),
+        frame(
+            b'Q',
+            &zero("BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH 5 FROM c; CLOSE c; COMMIT"),
+        ),
+        frame(
+            b'Q',
+            &zero("COPY (SELECT 1, NULL) TO STDOUT (FORMAT binary)"),
+        ),
+        frame(b'Q', &zero("SELECT relname FROM pg_catalog.pg_class")),
+        frame(b'X', b""),
+    ]
+}
+
+/// A number that depends on the one before.
+fn next(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Panics of the service's threads.
+static PANICS: AtomicUsize = AtomicUsize::new(0);
+
+fn count_panics() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            let thread = std::thread::current();
+            if thread
+                .name()
+                .is_some_and(|name| name.starts_with("pugmark"))
+            {
+                PANICS.fetch_add(1, Ordering::Relaxed);
+            }
+            before(panic);
+        }));
+    });
+}
+
+/// Waits until nobody is connected but who asks.
+fn all_gone(running: &Running) {
+    let begun = Instant::now();
+    loop {
+        let metrics = running.text("/metrics");
+        let line = metrics
+            .lines()
+            .find(|line| line.starts_with("pugmark_http_connections"));
+        let open: u64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+        if open <= 1 {
+            return;
+        }
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{open} connections are left over"
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn over(store: &std::path::Path) -> Running {
+    let running = Running::over(store);
+    for user in 0..50 {
+        let event =
+            json!({"userId": format!("u{user}"), "event": "view", "properties": {"n": user}});
+        running.send("/v1/track", &event);
+    }
+    running
+}
+
+#[test]
+fn mutated_conversations_neither_panic_nor_leak() {
+    count_panics();
+    let directory = tempfile::tempdir().unwrap();
+    let running = over(&directory.path().join("shop.pug"));
+    let before = PANICS.load(Ordering::Relaxed);
+    let rounds = std::env::var("PUGMARK_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    let mut state = 0x9e37_79b9_7f4a_7c15;
+    for round in 0..rounds.unwrap_or(300_u64) {
+        let mut bytes = startup();
+        if round % 8 != 0 {
+            for message in captured() {
+                let times = next(&mut state) % 3;
+                for _ in 0..times {
+                    bytes.extend_from_slice(&message);
+                }
+            }
+        }
+        for _ in 0..next(&mut state) % 6 {
+            let place = next(&mut state) as usize % bytes.len();
+            match next(&mut state) % 4 {
+                0 => bytes[place] ^= 1 << (next(&mut state) % 8),
+                1 => bytes[place] = next(&mut state) as u8,
+                2 => bytes.truncate(place.max(1)),
+                _ => bytes.insert(place, next(&mut state) as u8),
+            }
+        }
+        let mut raw = Raw::to(running.pg);
+        raw.0
+            .set_read_timeout(Some(Duration::from_millis(20)))
+            .unwrap();
+        raw.send(&bytes);
+        while raw.message().is_some() {}
+    }
+    assert_eq!(PANICS.load(Ordering::Relaxed), before);
+    all_gone(&running);
+    let (mut raw, _) = Raw::session(running.pg);
+    assert_eq!(raw.ask("SELECT 1"), None);
+}
+
+#[test]
+fn honest_conversations_are_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = over(&directory.path().join("shop.pug"));
+    let (mut raw, _) = Raw::session(running.pg);
+    raw.send(&captured().concat());
+    let mut letters = String::new();
+    while let Some((letter, body)) = raw.message() {
+        assert_ne!(letter, b'E', "{}", String::from_utf8_lossy(&body));
+        letters.push(letter as char);
+    }
+    let catalog = letters
+        .trim_start_matches("TDCZ1tT2TDsC3ZCCTDCCCZHddcCZT")
+        .trim_start_matches('D');
+    assert_eq!(catalog, "CZ", "{letters}");
+}
+
+#[test]
+fn cancelled_statements_leave_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = over(&directory.path().join("shop.pug"));
+    let endless = "SELECT count(*) FROM events a, events b, events c, events d, events e, events f \
+                   WHERE a.n + b.n + c.n + d.n + e.n + f.n = -1";
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let (mut raw, key) = Raw::session(running.pg);
+    let mut before = 0;
+    for round in 0..200 {
+        raw.send(&frame(b'Q', &zero(endless)));
+        std::thread::sleep(Duration::from_millis(10 * (round % 3)));
+        let cancel = [&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e][..], &key].concat();
+        loop {
+            // One that comes before its statement is about nothing.
+            Raw::to(running.pg).send(&cancel);
+            raw.0
+                .set_read_timeout(Some(Duration::from_millis(300)))
+                .unwrap();
+            match raw.message() {
+                Some((b'E', body)) => {
+                    assert_eq!(field(&body, b'C'), "57014");
+                    break;
+                }
+                Some(_) => {}
+                None => {}
+            }
+        }
+        raw.0
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        assert_eq!(raw.message().map(|(letter, _)| letter), Some(b'Z'));
+        if round == 20 {
+            before = threads();
+        }
+    }
+    assert_eq!(raw.ask("SELECT 1"), None);
+    drop(raw);
+    all_gone(&running);
+    let begun = Instant::now();
+    while running.text("/v1/queries") != "{\"queries\":[]}" || threads() > before + 8 {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "{} threads",
+            threads()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn statements_that_want_too_much_are_refused_and_others_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start(ServeFlags {
+        query_memory: Some("24MB".to_owned()),
+        ..flags(&directory.path().join("shop.pug"))
+    });
+    for user in 0..200 {
+        let event =
+            json!({"userId": format!("u{user}"), "event": "view", "properties": {"n": user}});
+        running.send("/v1/track", &event);
+    }
+    let (mut raw, _) = Raw::session(running.pg);
+    let all =
+        "SELECT array_agg(a.user_id || b.user_id || c.user_id) FROM events a, events b, events c";
+    assert_eq!(raw.ask(all).as_deref(), Some("53200"));
+    assert_eq!(
+        raw.ask("SET memory_limit = '1GB'").as_deref(),
+        Some("53200")
+    );
+    assert_eq!(raw.ask("SET memory_limit = '16MB'"), None);
+    assert_eq!(
+        raw.ask("SELECT count(*) FROM users WHERE did('view')"),
+        None
+    );
+}
+
+#[test]
+fn many_idle_connections_keep_nobody_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = over(&directory.path().join("shop.pug"));
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+    // Both ends are here, and other tests have some, too.
+    let half = usize::try_from(limit.maximum.unwrap_or(1 << 20)).unwrap_or(0) / 2;
+    let number = half.saturating_sub(1_000).min(10_000);
+    assert!(number >= 1_000, "no more than {half} files may be open");
+    let mut idle = Vec::new();
+    for place in 0..number {
+        idle.push(match place % 10 {
+            // Sessions, and those who say nothing at all.
+            0 => Raw::session(running.pg).0.0,
+            1..5 => TcpStream::connect(running.pg).unwrap(),
+            _ => TcpStream::connect(running.address).unwrap(),
+        });
+    }
+    let (mut raw, _) = Raw::session(running.pg);
+    assert_eq!(raw.ask("SELECT count(*) FROM events"), None);
+    let event = json!({"userId": "late", "event": "view"});
+    assert_eq!(running.send("/v1/track", &event).status, 200);
+    assert_eq!(running.sql("SELECT count(*) AS n FROM users")[0]["n"], 51);
+    drop((idle, raw));
+    all_gone(&running);
+}
