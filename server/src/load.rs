@@ -8,24 +8,40 @@ use crate::import::{Begun, EventSink, ImportError, ImportTarget};
 /// Imports into a store, which is opened when the first input is found to be readable.
 #[derive(Clone, Debug)]
 pub struct StoreTarget {
-    builder: StoreBuilder,
-    store: Option<Store>,
+    store: Opening,
     duplicates: u64,
+}
+
+/// A store that is open, or will be.
+#[derive(Clone, Debug)]
+enum Opening {
+    Later(StoreBuilder),
+    Open(Store),
 }
 
 impl StoreTarget {
     /// Imports into the store that `builder` opens or creates.
     pub fn new(builder: StoreBuilder) -> Self {
         Self {
-            builder,
-            store: None,
+            store: Opening::Later(builder),
+            duplicates: 0,
+        }
+    }
+
+    /// Imports into a store that is open already.
+    pub fn over(store: Store) -> Self {
+        Self {
+            store: Opening::Open(store),
             duplicates: 0,
         }
     }
 
     /// The store, if anything was begun.
     pub fn store(&self) -> Option<&Store> {
-        self.store.as_ref()
+        match &self.store {
+            Opening::Open(store) => Some(store),
+            Opening::Later(_) => None,
+        }
     }
 
     /// Events whose message id had arrived before: acknowledged, not stored again.
@@ -37,8 +53,12 @@ impl StoreTarget {
 impl ImportTarget for StoreTarget {
     fn begin(&mut self, key: u128, message_ids: bool) -> Result<Begun<'_>, ImportError> {
         let store = match &self.store {
-            Some(store) => store.clone(),
-            None => self.store.insert(self.builder.clone().open()?).clone(),
+            Opening::Open(store) => store.clone(),
+            Opening::Later(builder) => {
+                let store = builder.clone().open()?;
+                self.store = Opening::Open(store.clone());
+                store
+            }
         };
         let progress = store.progress(key)?;
         let rows_done = progress.map_or(0, |progress| progress.rows_done);

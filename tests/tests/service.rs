@@ -707,3 +707,88 @@ fn send_until_killed(address: SocketAddr, id: &str) -> bool {
     let sent = sent.and_then(|()| stream.write_all(body.as_bytes()));
     sent.is_ok() && read_answer(&mut stream).is_some_and(|answer| answer.status == 200)
 }
+
+#[test]
+fn files_are_imported_in_parts_and_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    let rows: String = (0..30_000)
+        .map(|row| format!("u{},{row},view,{row}\n", row % 100))
+        .collect();
+    let file = format!("user,time,event,n\n{rows}x,never,view,1\n");
+    let path = "/v1/import?user=user&time=time&event=event";
+    let key = ("Idempotency-Key", "march");
+    // A client that dies on the way.
+    let mut stream = TcpStream::connect(running.address).unwrap();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nhost: {}\r\nidempotency-key: march\r\ncontent-length: {}\r\n\r\n",
+        running.address,
+        file.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.write_all(&file.as_bytes()[..100_000]).unwrap();
+    let progress = || running.ask("GET", "/v1/imports/march", &[], b"").json();
+    while progress()["received"] != 100_000 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let busy = running.ask("POST", path, &[key], b"");
+    assert_eq!(busy.status, 409, "{}", busy.text());
+    drop(stream);
+    while running
+        .ask("POST", path, &[key, ("Upload-Offset", "7")], b"")
+        .text()
+        .contains("sent or stored")
+    {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let rest = &file.as_bytes()[100_000..];
+    let done = running.ask("POST", path, &[key, ("Upload-Offset", "100000")], rest);
+    assert_eq!(done.status, 200, "{}", done.text());
+    let report = done.json();
+    assert_eq!(
+        (report["events"].clone(), report["rows"].clone()),
+        (json!(30_000), json!(30_001))
+    );
+    assert!(
+        report["rejected_rows"]
+            .as_str()
+            .unwrap()
+            .contains("the file,30002,"),
+        "{report}"
+    );
+    assert_eq!(progress()["state"], "done");
+    let again = running.ask("POST", path, &[key], file.as_bytes());
+    assert_eq!(again.json()["imported_before"], true);
+    assert_eq!(
+        running.sql("SELECT count(*) AS n FROM events")[0]["n"],
+        30_000
+    );
+    let wrong = running.ask(
+        "POST",
+        "/v1/import?user=user&time=time&event=kind",
+        &[],
+        file.as_bytes(),
+    );
+    assert_eq!(wrong.status, 400);
+    assert!(
+        wrong.text().contains("the file has no column `kind`"),
+        "{}",
+        wrong.text()
+    );
+    let parquet = [("Accept", "application/vnd.apache.parquet")];
+    let parquet = running.ask(
+        "POST",
+        "/v1/sql",
+        &parquet,
+        b"SELECT user_id, time, n FROM events LIMIT 500",
+    );
+    let named = "/v1/import?user=user_id&time=time&event_name=copied&format=parquet";
+    assert_eq!(
+        running.ask("POST", named, &[], &parquet.body).json()["events"],
+        500
+    );
+    assert_eq!(
+        running.ask("GET", "/v1/imports/nothing", &[], b"").status,
+        404
+    );
+}

@@ -42,6 +42,9 @@ pub struct ServeFlags {
     /// Largest body of a request, packed or not, in bytes (10485760)
     #[arg(long, value_name = "BYTES", env = "PUGMARK_MAX_BODY_BYTES")]
     pub max_body_bytes: Option<usize>,
+    /// Largest file that is imported, in bytes (68719476736)
+    #[arg(long, value_name = "BYTES", env = "PUGMARK_MAX_IMPORT_BYTES")]
+    pub max_import_bytes: Option<u64>,
     /// Connections at a time (20000)
     #[arg(long, value_name = "N", env = "PUGMARK_MAX_CONNECTIONS")]
     pub max_connections: Option<usize>,
@@ -149,6 +152,7 @@ struct ConfigFile {
     tls_key: Option<PathBuf>,
     keys: Option<PathBuf>,
     max_body_bytes: Option<usize>,
+    max_import_bytes: Option<u64>,
     max_connections: Option<usize>,
     rate_limit: Option<u32>,
     header_seconds: Option<u64>,
@@ -177,6 +181,8 @@ pub struct Config {
     pub keys: PathBuf,
     /// Largest body of a request, packed or not, in bytes.
     pub max_body_bytes: usize,
+    /// Largest file that is imported, in bytes.
+    pub max_import_bytes: u64,
     /// Connections at a time.
     pub max_connections: usize,
     /// Requests a second of one key; 0 for any number.
@@ -268,6 +274,10 @@ impl Config {
                 .max_body_bytes
                 .or(file.max_body_bytes)
                 .unwrap_or(10 << 20),
+            max_import_bytes: flags
+                .max_import_bytes
+                .or(file.max_import_bytes)
+                .unwrap_or(64 << 30),
             max_connections: flags
                 .max_connections
                 .or(file.max_connections)
@@ -340,7 +350,7 @@ impl Config {
             Some((cert, key)) => format!("{}, {}", cert.display(), key.display()),
         };
         format!(
-            "store = {}\nhttp = {}\npg = {}\nflight = {}\ntls = {tls}\nkeys = {}\nmax_body_bytes = {}\nmax_connections = {}\n\
+            "store = {}\nhttp = {}\npg = {}\nflight = {}\ntls = {tls}\nkeys = {}\nmax_body_bytes = {}\nmax_import_bytes = {}\nmax_connections = {}\n\
              rate_limit = {rate}\nheader_seconds = {}\nbody_seconds = {}\nquery_memory = {}\n\
              query_deadline = {}\nqueries = {}\nlog = {}\nlog_format = {:?}\n",
             self.store.display(),
@@ -349,6 +359,7 @@ impl Config {
             self.flight,
             self.keys.display(),
             self.max_body_bytes,
+            self.max_import_bytes,
             self.max_connections,
             self.header_time.as_secs(),
             self.body_time.as_secs(),
@@ -370,6 +381,13 @@ fn local(port: u16) -> SocketAddr {
 pub fn beside(store: &Path) -> PathBuf {
     let mut name = store.file_name().unwrap_or_default().to_owned();
     name.push(".keys.json");
+    store.with_file_name(name)
+}
+
+/// Where the files of imports are kept while they come.
+pub fn imports_beside(store: &Path) -> PathBuf {
+    let mut name = store.file_name().unwrap_or_default().to_owned();
+    name.push(".imports");
     store.with_file_name(name)
 }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! config   what it is told            keys      who may do what
+//! imports  files to the store
 //! ingest   calls to the store         queries   the statements that run
 //! http     what is served where       metrics   figures of all that
 //! space    bytes held for clients      service  what all of them share
@@ -17,6 +18,7 @@ pub mod config;
 mod fault;
 mod flight;
 pub mod http;
+pub mod imports;
 pub mod ingest;
 pub mod keys;
 pub mod metrics;

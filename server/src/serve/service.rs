@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::config::Config;
+use super::config::{Config, imports_beside};
+use super::imports::Imports;
 use super::ingest::writer::{IngestError, Stored, Writer, is_refusal};
 use super::keys::{Caller, Denied, Gate, Scope};
 use super::metrics::{Metrics, Numbers};
@@ -38,6 +39,8 @@ pub struct Service {
     pub settings: Settings,
     /// Where statements run: apart from the reading and writing of requests.
     pub statements: Handle,
+    /// Files that are sent to be imported.
+    pub imports: Imports,
     /// Numbers of requests.
     pub numbers: Numbers,
     /// Room for bodies of those who have shown no key yet.
@@ -92,6 +95,7 @@ impl Service {
             session: Session::new(store.clone()),
             settings,
             queries: Arc::new(Queries::new(config.queries)),
+            imports: Imports::new(imports_beside(&config.store)),
             places: Arc::new(Semaphore::new(config.max_connections)),
             config,
             store,

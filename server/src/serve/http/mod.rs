@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! track    the tracking API                sql      statements and their rows
+//! import   files of any length
 //! access   keys as requests show them      body     bodies, bounded in size and time
 //! failure  what is refused, and how        connections  accepting, and ending
 //! ```
@@ -10,6 +11,7 @@ mod access;
 mod body;
 pub mod connections;
 mod failure;
+mod import;
 mod openapi;
 mod sql;
 mod track;
@@ -37,6 +39,8 @@ pub fn router(service: &Arc<Service>) -> Router {
         .route("/v1/sql", get(sql::get).post(sql::post))
         .route("/v1/queries", get(sql::list))
         .route("/v1/queries/{id}", delete(sql::stop))
+        .route("/v1/import", post(import::post))
+        .route("/v1/imports/{key}", get(import::progress))
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))

@@ -68,6 +68,11 @@ fn paths() -> Map<String, Json> {
             "responses": with_failures(&[400, 401, 403, 404, 429], &ok_json("What was stopped")),
         }}),
     );
+    paths.insert("/v1/import".to_owned(), json!({ "post": file() }));
+    let mut progress = get("How far an import is");
+    progress["parameters"] = json!([in_path("key", "Its Idempotency-Key")]);
+    progress["responses"] = with_failures(&[400, 401, 403, 404, 429], &ok_json("How far it is"));
+    paths.insert("/v1/imports/{key}".to_owned(), json!({ "get": progress }));
     for (path, summary) in [
         ("/health", "Whether the process answers"),
         ("/ready", "Whether events are taken"),
@@ -236,6 +241,45 @@ fn statements() -> Json {
             }],
             "responses": responses,
         },
+    })
+}
+
+/// A file of events.
+fn file() -> Json {
+    let parameter = |name: &str, place: &str, kind: &str, needed: bool, about: &str| {
+        json!({
+            "name": name, "in": place, "required": needed, "description": about,
+            "schema": { "type": kind },
+        })
+    };
+    let text = |name, needed, about| parameter(name, "query", "string", needed, about);
+    let mut ok = ok_json("What became of it");
+    ok["content"]["application/json"]["example"] = super::import::example();
+    json!({
+        "summary": "Import a file of events",
+        "parameters": [
+            text("user", true, "The column of user ids"),
+            text("time", true, "The column of times"),
+            text("event", false, "The column (or columns) of event names"),
+            text("event_name", false, "The name of all events"),
+            text("format", false, "csv, tsv, ndjson or parquet; else its first bytes tell"),
+            text("message_id", false, "The column of ids that come once"),
+            text("time_unit", false, "s, ms or us"),
+            text("time_format", false, "The layout of times"),
+            text("delimiter", false, "Between fields"),
+            text("columns", false, "Names of the columns of a file without a row of them"),
+            text("types", false, "COLUMN=TYPE, and more behind commas"),
+            text("skip", false, "Columns that are left out"),
+            text("explode", false, "The array whose elements are the events"),
+            parameter("strict", "query", "boolean", false, "Stop at the first row that cannot be taken"),
+            parameter("Idempotency-Key", "header", "string", false, "What the import is called by"),
+            parameter("Upload-Offset", "header", "integer", false, "Bytes that are here already"),
+        ],
+        "requestBody": {
+            "required": true,
+            "content": { "application/octet-stream": { "schema": { "type": "string", "format": "binary" } } },
+        },
+        "responses": with_failures(&[400, 401, 403, 408, 409, 413, 429, 503], &ok),
     })
 }
 
