@@ -110,11 +110,9 @@ mod tests {
         assert_ne!(one.process, other.process);
         all.cancel(one.process, &one.secret.wrapping_add(1).to_be_bytes());
         all.cancel(one.process, b"");
-        let asked = one.cancelling.asked();
-        tokio::pin!(asked);
-        assert!(futures::poll!(&mut asked).is_pending());
+        assert!(futures::poll!(Box::pin(one.cancelling.asked())).is_pending());
         all.cancel(one.process, &one.secret.to_be_bytes());
-        asked.await;
+        one.cancelling.asked().await;
         one.cancelling.begin();
         assert!(futures::poll!(Box::pin(one.cancelling.asked())).is_pending());
         let process = one.process;
