@@ -8,10 +8,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use pugmark_server::serve::config::ServeFlags;
 use pugmark_server::serve::keys::Scope;
 use sha2::{Digest, Sha256};
 
-use crate::service::Running;
+use crate::service::{Running, flags};
 
 /// Where the scripts are.
 const SCRIPTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/clients");
@@ -254,4 +255,73 @@ fn sdks_of_node_and_browsers_send() {
         {"user_id": "node", "plan": "gold"},
     ]);
     assert_eq!(plans, wanted);
+}
+
+#[test]
+fn connections_are_encrypted() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]);
+    openssl.args(["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]);
+    openssl
+        .arg("-keyout")
+        .arg(at("key.pem"))
+        .arg("-out")
+        .arg(at("cert.pem"));
+    if let Err(problem) = output(&mut openssl) {
+        let told = format!("\n*** SKIPPED: openssl: {problem}\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        return;
+    }
+    let running = Running::start(ServeFlags {
+        tls_cert: Some(at("cert.pem")),
+        tls_key: Some(at("key.pem")),
+        ..flags(&at("shop.pug"))
+    });
+    let curl = |scheme: &str, event: &str| {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--max-time", "20", "--cacert"])
+            .arg(at("cert.pem"));
+        curl.args(["-d", event])
+            .arg(format!("{scheme}://{}/v1/track", running.address));
+        output(&mut curl)
+    };
+    let event = r#"{"userId": "ann", "event": "view"}"#;
+    assert_eq!(curl("https", event).unwrap(), r#"{"success":true}"#);
+    curl("http", event).unwrap_err();
+    let psql = |mode: &str, roots: &str| {
+        let url = format!(
+            "postgresql://ann@{}/pugmark?sslmode={mode}&sslrootcert={roots}",
+            running.pg
+        );
+        let mut psql = Command::new("psql");
+        psql.args([
+            "--no-psqlrc",
+            "-At",
+            "-c",
+            "SELECT count(*) FROM events",
+            &url,
+        ]);
+        output(&mut psql)
+    };
+    if let Err(problem) = output(Command::new("psql").arg("--version")) {
+        let told = format!("\n*** SKIPPED: psql: {problem}\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        return;
+    }
+    assert_eq!(
+        psql("verify-full", at("cert.pem").to_str().unwrap()).unwrap(),
+        "1\n"
+    );
 }

@@ -350,3 +350,121 @@ fn many_idle_connections_keep_nobody_out() {
     drop((idle, raw));
     all_gone(&running);
 }
+
+/// The texts of the only column of an answer.
+fn column(raw: &mut Raw, sql: &str) -> Vec<String> {
+    raw.send(&frame(b'Q', &zero(sql)));
+    let mut texts = Vec::new();
+    loop {
+        match raw.message().unwrap() {
+            (b'D', body) => texts.push(String::from_utf8_lossy(&body[6..]).into_owned()),
+            (b'E', body) => panic!("{sql}: {}", String::from_utf8_lossy(&body)),
+            (b'Z', _) => return texts,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn open_cursors_keep_no_turn() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start(ServeFlags {
+        queries: Some(1),
+        ..flags(&directory.path().join("shop.pug"))
+    });
+    for user in 0..50 {
+        let event =
+            json!({"userId": format!("u{user}"), "event": "view", "properties": {"n": user}});
+        running.send("/v1/track", &event);
+    }
+    let large = "SELECT a.n FROM events a, events b, events c";
+    let (mut one, _) = Raw::session(running.pg);
+    let (mut other, _) = Raw::session(running.pg);
+    let begin =
+        format!("BEGIN; DECLARE c CURSOR FOR {large}; FETCH 1 FROM c; SELECT count(*) FROM events");
+    assert_eq!(one.ask(&begin), None);
+    assert_eq!(other.ask(&begin), None);
+    assert_eq!(one.ask("FETCH 20000 FROM c"), None);
+    assert_eq!(other.ask("SELECT count(*) FROM users"), None);
+    // Four may pause for each that may run, and a fifth is told so and does not begin anew.
+    let mut others: Vec<Raw> = (0..4).map(|_| Raw::session(running.pg).0).collect();
+    let refused = others.iter_mut().map(|raw| {
+        assert_eq!(raw.ask(&begin), None);
+        raw.ask("FETCH 1 FROM c")
+    });
+    let refused: Vec<String> = refused.flatten().collect();
+    assert_eq!(refused, ["53400", "53400"]);
+    assert_eq!(one.ask("COMMIT"), None);
+    assert_eq!(one.ask("FETCH 1 FROM c").as_deref(), Some("34000"));
+    // A client that goes while others wait for it leaves nothing behind.
+    let execute = [
+        frame(b'P', &[zero("s"), zero(large), b"\0\0".to_vec()].concat()),
+        frame(
+            b'B',
+            &[zero("p"), zero("s"), b"\0\0\0\0\0\0".to_vec()].concat(),
+        ),
+        frame(b'E', b"p\0\0\0\0\x01"),
+        frame(
+            b'B',
+            &[zero("q"), zero("s"), b"\0\0\0\0\0\0".to_vec()].concat(),
+        ),
+        frame(b'E', b"q\0\0\0\0\x01"),
+        frame(b'S', b""),
+    ];
+    one.send(&execute.concat());
+    drop(one);
+    assert_eq!(other.ask("SELECT count(*) FROM users"), None);
+    drop((other, others));
+    all_gone(&running);
+}
+
+#[test]
+fn names_of_the_catalog_change_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = over(&directory.path().join("shop.pug"));
+    let (mut raw, _) = Raw::session(running.pg);
+    let last = "SELECT (SELECT n FROM events ORDER BY n DESC LIMIT 1) FROM pg_catalog.pg_namespace \
+                WHERE current_schema() = 'public' LIMIT 1";
+    assert_eq!(column(&mut raw, last), ["49"]);
+    assert_eq!(
+        column(
+            &mut raw,
+            "SELECT relname FROM pg_class WHERE relname = 'events'"
+        ),
+        ["events"]
+    );
+    assert_eq!(raw.ask("SET threads = 100000000"), None);
+    assert_eq!(
+        column(
+            &mut raw,
+            "SELECT count(*) FROM (SELECT n, count(*) FROM events GROUP BY n)"
+        ),
+        ["50"]
+    );
+    assert_eq!(
+        raw.ask("SELECT set_config('statement_timeout', '10h', false)"),
+        None
+    );
+    assert_eq!(column(&mut raw, "SHOW statement_timeout"), ["60000ms"]);
+    assert_eq!(raw.ask("SET \"a.b\" = 'x'"), None);
+    assert_eq!(
+        raw.ask("SET client_encoding = 'LATIN1'").as_deref(),
+        Some("22023")
+    );
+    let zone = "SET timezone = 'Asia/Kolkata'; SELECT min(time) FROM events";
+    let told = column(&mut raw, zone);
+    assert!(told[0].ends_with("+05:30"), "{told:?}");
+    raw.send(&frame(
+        b'Q',
+        &zero("COPY (SELECT n, user_id FROM events WHERE n = 1) TO STDOUT WITH CSV HEADER"),
+    ));
+    let mut copied = Vec::new();
+    loop {
+        match raw.message().unwrap() {
+            (b'd', body) => copied.extend_from_slice(&body),
+            (b'Z', _) => break,
+            _ => {}
+        }
+    }
+    assert_eq!(String::from_utf8(copied).unwrap(), "n,user_id\n1,u1\n");
+}

@@ -1,10 +1,14 @@
 //! A statement that is being answered, for those who send its rows piece by piece.
 //!
 //! It runs on the statements' threads, from its turn on, and is on the list of what runs until it is
-//! dropped. Each batch is made a piece of there; few pieces wait for whoever takes them.
+//! dropped. Each batch is made a piece of there; few pieces wait for whoever takes them. Whoever
+//! takes none for long gives the statement up; one that pauses gives its turn to others as soon as
+//! its pieces wait.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray;
@@ -13,13 +17,15 @@ use arrow_schema::SchemaRef;
 use futures::StreamExt;
 use pugmark_query::QueryError;
 use pugmark_query::sql::{Session, SqlError, SqlStatement};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::queries::{Listed, Running};
 use super::service::Service;
 
 /// Pieces that wait: a slow client holds up its statement.
 const MOST_PIECES: usize = 2;
+/// How long a statement without a deadline of its own may pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(600);
 
 /// The answer of a statement that runs.
 pub(super) struct Answering<P> {
@@ -27,7 +33,7 @@ pub(super) struct Answering<P> {
     pub(super) schema: SchemaRef,
     pieces: mpsc::Receiver<Result<Piece<P>, SqlError>>,
     running: Arc<Running>,
-    turn: Turn,
+    pausing: Arc<Pausing>,
     ended: bool,
     /// Remarks on the answer, once it ended.
     pub(super) remarks: Vec<String>,
@@ -40,14 +46,11 @@ enum Piece<P> {
     End(Vec<String>),
 }
 
-/// The right to run, which a statement that pauses gives back.
-#[derive(Clone)]
-struct Turn(Arc<Mutex<Option<OwnedSemaphorePermit>>>);
-
-impl Turn {
-    fn set(&self, turn: Option<OwnedSemaphorePermit>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = turn;
-    }
+/// Whether nobody wants more pieces for now.
+#[derive(Default)]
+struct Pausing {
+    paused: AtomicBool,
+    told: Notify,
 }
 
 /// What makes pieces of an answer's batches, once its columns are known.
@@ -63,6 +66,61 @@ pub(super) fn stored(_: &SchemaRef) -> Result<Make<u64>, SqlError> {
     }))
 }
 
+/// The columns of a statement's answer, planned in its turn on the statements' threads; stopped
+/// where nobody waits any more.
+///
+/// # Errors
+/// Where it cannot be planned.
+pub(super) async fn describe(
+    service: &Arc<Service>,
+    session: Arc<Session>,
+    statement: SqlStatement,
+) -> Result<SchemaRef, SqlError> {
+    let own = Arc::clone(service);
+    let planned = on_statements(service, async move {
+        let _turn = own.queries.turn().await;
+        session.describe(statement).await
+    });
+    planned
+        .await
+        .unwrap_or_else(|| Err(QueryError::Panicked.into()))
+}
+
+/// Runs something on the statements' threads, as long as somebody waits for it.
+async fn on_statements<T: Send + 'static>(
+    service: &Service,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Option<T> {
+    let (sender, receiver) = oneshot::channel();
+    service.statements.spawn(async move {
+        let mut sender = sender;
+        tokio::select! {
+            done = work => {
+                let _gone = sender.send(done);
+            }
+            () = sender.closed() => {}
+        }
+    });
+    receiver.await.ok()
+}
+
+/// Counts a statement as one that runs until it is dropped.
+struct Counted(Arc<Service>);
+
+impl Counted {
+    fn new(service: &Arc<Service>) -> Self {
+        service.metrics.statements.inc();
+        service.metrics.running.inc();
+        Self(Arc::clone(service))
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.running.dec();
+    }
+}
+
 impl<P: Send + 'static> Answering<P> {
     /// Runs a statement once it is its turn.
     ///
@@ -75,31 +133,32 @@ impl<P: Send + 'static> Answering<P> {
         listed: Listed,
         make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError> + Send + 'static,
     ) -> Result<Self, SqlError> {
-        let (begun, beginning) = oneshot::channel();
-        let (sender, pieces) = mpsc::channel(MOST_PIECES);
+        let (begun, mut beginning) = oneshot::channel();
+        let (pieces, taken) = mpsc::channel(MOST_PIECES);
         let running = Arc::clone(&listed.running);
-        let turn = Turn(Arc::default());
-        let (own, of_task) = (Arc::clone(service), turn.clone());
+        let pausing = Arc::new(Pausing::default());
+        let answer = Answer {
+            service: Arc::clone(service),
+            pieces: pieces.clone(),
+            pausing: Arc::clone(&pausing),
+            pause: session.settings().deadline.unwrap_or(LONGEST_PAUSE),
+            turn: None,
+        };
         service.statements.spawn(async move {
-            own.metrics.statements.inc();
-            own.metrics.running.inc();
-            let answer = answer(&own, &session, statement, (&sender, begun), &of_task, make);
+            let _counted = Counted::new(&answer.service);
             tokio::select! {
-                () = answer => {}
+                () = answer.make(&session, statement, begun, make) => {}
                 () = listed.running.stopped() => {}
-                () = sender.closed() => {}
+                () = pieces.closed() => {}
             }
-            of_task.set(None);
-            own.metrics.running.dec();
-            drop(listed);
         });
-        let begun = beginning.await;
+        let begun = (&mut beginning).await;
         let schema = begun.unwrap_or_else(|_| Err(QueryError::Cancelled.into()))?;
         Ok(Self {
             schema,
-            pieces,
+            pieces: taken,
             running,
-            turn,
+            pausing,
             ended: false,
             remarks: Vec::new(),
         })
@@ -131,51 +190,87 @@ impl<P: Send + 'static> Answering<P> {
         self.running.rows.fetch_add(rows, Ordering::Relaxed);
     }
 
-    /// Gives its turn to others until it is resumed.
+    /// Lets it give its turn to others as soon as its pieces wait.
     pub(super) fn pause(&self) {
-        self.turn.set(None);
+        self.pausing.paused.store(true, Ordering::Release);
+        self.pausing.told.notify_one();
     }
 
-    /// Waits for its turn again.
-    pub(super) async fn resume(&self, service: &Service) {
-        self.turn.set(service.queries.turn().await);
+    /// Pieces are wanted again.
+    pub(super) fn resume(&self) {
+        self.pausing.paused.store(false, Ordering::Release);
     }
 }
 
 /// How an answer's columns are told, or why there are none.
 type Begun = oneshot::Sender<Result<SchemaRef, SqlError>>;
 
-async fn answer<P>(
-    service: &Service,
-    session: &Session,
-    statement: SqlStatement,
-    (pieces, begun): (&mpsc::Sender<Result<Piece<P>, SqlError>>, Begun),
-    turn: &Turn,
-    make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError>,
-) {
-    turn.set(service.queries.turn().await);
-    let made = session.run(statement).await.and_then(|answer| {
-        let make = make(&answer.schema)?;
-        Ok((answer, make))
-    });
-    let (answer, mut make) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            let _gone = begun.send(Err(error));
-            return;
-        }
-    };
-    let _gone = begun.send(Ok(Arc::clone(&answer.schema)));
-    let mut rows = answer.rows;
-    while let Some(batch) = rows.next().await {
-        let piece = batch.and_then(|batch| {
-            service.metrics.rows.inc_by(batch.num_rows() as u64);
-            make(batch).map(Piece::Some)
+/// The making of an answer.
+struct Answer<P> {
+    service: Arc<Service>,
+    pieces: mpsc::Sender<Result<Piece<P>, SqlError>>,
+    pausing: Arc<Pausing>,
+    /// How long it may pause.
+    pause: Duration,
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+impl<P> Answer<P> {
+    async fn make(
+        mut self,
+        session: &Session,
+        statement: SqlStatement,
+        begun: Begun,
+        make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError>,
+    ) {
+        self.turn = self.service.queries.turn().await;
+        let ends = Instant::now() + self.pause;
+        let made = session.run(statement).await.and_then(|answer| {
+            let make = make(&answer.schema)?;
+            Ok((answer, make))
         });
-        let failed = piece.is_err();
-        if pieces.send(piece).await.is_err() || failed {
-            return;
+        let (answer, mut make) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let _gone = begun.send(Err(error));
+                return;
+            }
+        };
+        let _gone = begun.send(Ok(Arc::clone(&answer.schema)));
+        let mut rows = answer.rows;
+        while let Some(batch) = rows.next().await {
+            let piece = batch.and_then(|batch| {
+                self.service.metrics.rows.inc_by(batch.num_rows() as u64);
+                make(batch).map(Piece::Some)
+            });
+            let failed = piece.is_err();
+            if !self.hand_over(piece, ends).await || failed {
+                return;
+            }
+            if self.turn.is_none() {
+                self.turn = self.service.queries.turn().await;
+            }
+        }
+        self.hand_over(Ok(Piece::End(rows.remarks())), ends).await;
+    }
+
+    /// Hands a piece over once there is room; false where nobody takes it in time.
+    async fn hand_over(&mut self, piece: Result<Piece<P>, SqlError>, ends: Instant) -> bool {
+        let pieces = self.pieces.clone();
+        let handed = pieces.send(piece);
+        tokio::pin!(handed);
+        let mut limit = Instant::now() + self.service.config.body_time;
+        loop {
+            if self.pausing.paused.load(Ordering::Acquire) {
+                self.turn = None;
+                limit = limit.max(ends);
+            }
+            tokio::select! {
+                biased;
+                handed = &mut handed => return handed.is_ok(),
+                () = self.pausing.told.notified() => {}
+                () = tokio::time::sleep_until(limit.into()) => return false,
+            }
         }
     }
-    let _gone = pieces.send(Ok(Piece::End(rows.remarks()))).await;
 }

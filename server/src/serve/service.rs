@@ -47,6 +47,8 @@ pub struct Service {
     pub unknown: Space,
     /// Room for statements.
     pub asked: Space,
+    /// Room for what connections keep: prepared statements and values for them.
+    pub kept: Space,
     ending: AtomicBool,
     writer: Mutex<Option<Writer>>,
     rates: Mutex<HashMap<String, Bucket>>,
@@ -64,6 +66,8 @@ const SILENCE: Duration = Duration::from_secs(60);
 const MOST_UNKNOWN_BYTES: usize = 32 << 20;
 /// Bytes of statements that run or wait.
 const MOST_ASKED_BYTES: usize = 64 << 20;
+/// Bytes of what connections keep.
+const MOST_KEPT_BYTES: usize = 256 << 20;
 
 /// Why a request is not looked at.
 #[derive(Clone, Copy, Debug, Error)]
@@ -105,6 +109,7 @@ impl Service {
             numbers: Numbers::default(),
             unknown: Space::new(MOST_UNKNOWN_BYTES),
             asked: Space::new(MOST_ASKED_BYTES),
+            kept: Space::new(MOST_KEPT_BYTES),
             ending: AtomicBool::new(false),
             writer: Mutex::new(Some(writer)),
             rates: Mutex::default(),
@@ -117,9 +122,9 @@ impl Service {
         &self,
         listener: &TcpListener,
     ) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         match listener.accept().await {
             Ok((stream, _)) => {
+                let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
                 let _as_it_is = stream.set_nodelay(true);
                 let alive = TcpKeepalive::new()
                     .with_time(SILENCE)

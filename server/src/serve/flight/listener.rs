@@ -19,7 +19,7 @@ use super::super::service::Service;
 use super::statements::Statements;
 
 /// Calls of one connection at a time.
-const MOST_CALLS: usize = 64;
+const MOST_CALLS: usize = 16;
 /// Largest message of a client.
 const MOST_BYTES: usize = 5 << 20;
 /// How long a connection is silent before it is asked whether anybody is there.
@@ -133,11 +133,23 @@ async fn accept(
     }
 }
 
-/// Waits for the first bytes, so that who says nothing holds no place for long.
+/// What HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Waits for what a client begins with, so that who says nothing holds no place for long.
 async fn greet(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<Box<dyn Duplex>> {
-    stream.readable().await.ok()?;
-    Some(match tls {
-        Some(tls) => Box::new(tls.accept(stream).await.ok()?),
-        None => Box::new(stream),
-    })
+    if let Some(tls) = tls {
+        return Some(Box::new(tls.accept(stream).await.ok()?));
+    }
+    let mut begun = [0; PREFACE.len()];
+    loop {
+        let count = stream.peek(&mut begun).await.ok()?;
+        if count == 0 || !PREFACE.starts_with(&begun[..count]) {
+            return None;
+        }
+        if count == PREFACE.len() {
+            return Some(Box::new(stream));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

@@ -34,7 +34,7 @@ use pugmark_query::sql::{Session, SqlError, SqlStatement};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::super::answering::{Answering, Make, stored};
+use super::super::answering::{Answering, Make, describe, stored};
 use super::super::fault::Fault;
 use super::super::keys::{Caller, Denied, Scope};
 use super::super::queries::NotListed;
@@ -97,16 +97,10 @@ impl Statements {
         told(&schema, ticket, descriptor)
     }
 
-    /// The columns of a statement, on the threads that statements run on.
+    /// The columns of a statement.
     async fn describe(&self, statement: SqlStatement) -> Result<SchemaRef, Status> {
-        let session = self.session();
-        let described = self
-            .service
-            .statements
-            .spawn(async move { session.describe(statement).await });
-        let schema = described
-            .await
-            .map_err(|_| Status::internal("planning broke off"))?;
+        let session = Arc::new(self.session());
+        let schema = describe(&self.service, session, statement).await;
         Ok(plain(&schema.map_err(status)?))
     }
 
@@ -309,9 +303,18 @@ fn statement_of(bytes: &[u8]) -> Result<(SqlStatement, String), Status> {
     Ok((handle.statement().map_err(status)?, handle.sql))
 }
 
-/// The row of values that a call brings.
+/// The row of values that a call brings. What is packed is not unpacked: a few bytes could say that
+/// they are many.
 async fn values(request: Request<PeekableFlightDataStream>) -> Result<RecordBatch, Status> {
     let stream = request.into_inner().map_err(FlightError::from);
+    let stream = stream.and_then(|data| async move {
+        match well_formed(&data) {
+            true => Ok(data),
+            false => Err(FlightError::DecodeError(
+                "the values are packed, or cut off".to_owned(),
+            )),
+        }
+    });
     let mut batches = FlightRecordBatchStream::new_from_flight_data(stream);
     let mut values = None;
     while let Some(batch) = batches.try_next().await.map_err(Status::from)? {
@@ -320,6 +323,35 @@ async fn values(request: Request<PeekableFlightDataStream>) -> Result<RecordBatc
         }
     }
     values.ok_or_else(|| Status::invalid_argument("no values came"))
+}
+
+/// True where a message is not packed, and its buffers lie inside its body.
+fn well_formed(data: &arrow_flight::FlightData) -> bool {
+    let Ok(message) = arrow_ipc::root_as_message(&data.data_header) else {
+        // One without a header only says what is asked for.
+        return data.data_header.is_empty();
+    };
+    let batch = match message.header_type() {
+        arrow_ipc::MessageHeader::RecordBatch => message.header_as_record_batch(),
+        arrow_ipc::MessageHeader::DictionaryBatch => {
+            let dictionary = message.header_as_dictionary_batch();
+            dictionary.and_then(|dictionary| dictionary.data())
+        }
+        _ => return true,
+    };
+    let Some(batch) = batch else {
+        return false;
+    };
+    let inside = |buffer: &arrow_ipc::Buffer| {
+        let end = buffer.offset().checked_add(buffer.length());
+        buffer.offset() >= 0
+            && buffer.length() >= 0
+            && end.is_some_and(|end| end as u64 <= data.data_body.len() as u64)
+    };
+    batch.compression().is_none()
+        && batch
+            .buffers()
+            .is_none_or(|buffers| buffers.iter().all(inside))
 }
 
 #[tonic::async_trait]

@@ -1,8 +1,8 @@
 //! Texts of statements, taken apart into what PostgreSQL's clients mean by them.
 
 use datafusion::sql::sqlparser::ast::{
-    CloseCursor, CopyOption, CopySource, CopyTarget, DiscardObject, Expr, FetchDirection, Ident,
-    Reset, Set, Statement, Value,
+    CloseCursor, CopyLegacyCsvOption, CopyLegacyOption, CopyOption, CopySource, CopyTarget,
+    DiscardObject, Expr, FetchDirection, Ident, Reset, Set, Statement, Value,
 };
 use datafusion::sql::sqlparser::ast::{ObjectName, Query, SetExpr};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
@@ -133,8 +133,9 @@ fn command(statement: Statement) -> Result<Command, Failure> {
             to,
             target,
             options,
+            legacy_options,
             ..
-        } => copy(source, to, &target, &options)?,
+        } => copy(source, to, &target, (&options, &legacy_options))?,
         other => {
             let statement = SqlStatement::of(other);
             match statement.writes() {
@@ -248,7 +249,7 @@ fn copy(
     source: CopySource,
     to: bool,
     target: &CopyTarget,
-    options: &[CopyOption],
+    (options, legacy): (&[CopyOption], &[CopyLegacyOption]),
 ) -> Result<Command, Failure> {
     let query = match source {
         CopySource::Query(query) if to && *target == CopyTarget::Stdout => query,
@@ -264,7 +265,7 @@ fn copy(
         }
     };
     let statement = SqlStatement::of(Statement::Query(query));
-    Ok(Command::Copy(statement, copy_form(options)?))
+    Ok(Command::Copy(statement, copy_form(options, legacy)?))
 }
 
 /// A query of a table's columns.
@@ -285,7 +286,7 @@ fn table(name: &ObjectName, columns: &[Ident]) -> Result<Box<Query>, Failure> {
     }
 }
 
-fn copy_form(options: &[CopyOption]) -> Result<CopyForm, Failure> {
+fn copy_form(options: &[CopyOption], legacy: &[CopyLegacyOption]) -> Result<CopyForm, Failure> {
     let (mut format, mut delimiter, mut null, mut header) = (None, None, None, false);
     for option in options {
         match option {
@@ -295,6 +296,26 @@ fn copy_form(options: &[CopyOption]) -> Result<CopyForm, Failure> {
             CopyOption::Header(wanted) => header = *wanted,
             CopyOption::Encoding(name) if name.eq_ignore_ascii_case("utf8") => {}
             other => return Err(unknown(&format!("COPY … ({other})"))),
+        }
+    }
+    for option in legacy {
+        match option {
+            CopyLegacyOption::Binary => format = Some("binary".to_owned()),
+            CopyLegacyOption::Delimiter(letter) if letter.is_ascii() => {
+                delimiter = Some(*letter as u8);
+            }
+            CopyLegacyOption::Null(text) => null = Some(text.clone()),
+            CopyLegacyOption::Header => header = true,
+            CopyLegacyOption::Csv(options) => {
+                format = Some("csv".to_owned());
+                for option in options {
+                    match option {
+                        CopyLegacyCsvOption::Header => header = true,
+                        other => return Err(unknown(&format!("COPY … CSV {other}"))),
+                    }
+                }
+            }
+            other => return Err(unknown(&format!("COPY … {other}"))),
         }
     }
     Ok(match format.as_deref() {

@@ -25,20 +25,27 @@ use pugmark_query::sql::{Session, SqlStatement};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
-use super::super::answering::{Answering, Make, stored};
+use super::super::answering::{Answering, Make, describe, stored};
 use super::super::keys::Scope;
 use super::super::queries::{Listed, NotListed};
 use super::super::service::Service;
+use super::super::space::Room;
 use super::cancelling::Cancellable;
 use super::catalog::DATABASE;
 use super::commands::{self, Command, CopyForm};
 use super::failure::Failure;
-use super::frames::{Form, Frames, Message, Target};
+use super::frames::{Form, Frames, MOST_STARTUP_BYTES, Message, Target};
 use super::listener::{Duplex, Shared};
 use super::portals::{Kept, Portal, Prepared, Running, State, statement_of};
 use super::rows::{Columns, Rows};
 use super::variables::{TOLD, Variables};
 
+/// The version of the protocol that is spoken: 3.0.
+const PROTOCOL: i32 = 3 << 16;
+/// Bytes of what a statement is taken apart to, for each of its text, and of a value's.
+const APART: usize = 16;
+/// Bytes that a connection may keep.
+const MOST_KEPT: usize = 32 << 20;
 /// Bytes that are gathered before they are sent.
 const GATHERED: usize = 64 << 10;
 /// Bytes of a frame before its body.
@@ -134,7 +141,7 @@ impl Connection {
             .filter(|name| name.starts_with("_pq_."))
             .collect();
         if minor > 0 || !unknown.is_empty() {
-            self.put(&NegotiateProtocolVersion::new(0, unknown))?;
+            self.put(&NegotiateProtocolVersion::new(PROTOCOL, unknown))?;
         }
         let find = |wanted: &str| {
             let found = parameters.iter().find(|(name, _)| name == wanted);
@@ -154,7 +161,7 @@ impl Connection {
         if self.service().gate.is_locked() {
             self.put(&Authentication::CleartextPassword)?;
             self.flush().await?;
-            match self.frames.next().await? {
+            match self.frames.next_within(MOST_STARTUP_BYTES).await? {
                 Some(Message::Password(key)) => self.key = Some(key),
                 _ => return Err(gone()),
             }
@@ -219,22 +226,18 @@ impl Connection {
         if let Some(message) = self.pending.take() {
             return Ok(Some(message));
         }
-        let limit = self
-            .service()
-            .settings
-            .deadline
-            .filter(|_| self.has_running());
         let mut ending = self.ending.clone();
-        let something = tokio::select! {
-            something = self.frames.something() => something?,
-            () = within(limit) => {
+        let something = loop {
+            let limit = self.service().settings.deadline;
+            let limit = limit.filter(|_| self.has_running());
+            tokio::select! {
+                something = self.frames.something() => break something?,
                 // Their statements have run out of time.
-                self.drop_running();
-                self.frames.something().await?
-            }
-            () = ended(&mut ending) => {
-                let message = "the service is shutting down";
-                return Err(Failure::fatal("57P01", message));
+                () = within(limit) => self.drop_running(),
+                () = ended(&mut ending) => {
+                    let message = "the service is shutting down";
+                    return Err(Failure::fatal("57P01", message));
+                }
             }
         };
         if !something {
@@ -254,7 +257,7 @@ impl Connection {
             Message::Query(sql) | Message::Parse { sql, .. } => sql.clone(),
             Message::Execute { portal, .. } | Message::Describe(Target::Portal(portal)) => {
                 let portal = self.kept.portals.get(portal);
-                portal.map_or_else(String::new, |portal| portal.prepared.sql.clone())
+                portal.map_or_else(String::new, |portal| portal.prepared.sql.to_string())
             }
             _ => String::new(),
         };
@@ -268,7 +271,7 @@ impl Connection {
             self.fail(failure, &sql);
             self.failed = !simple;
             if simple && !self.gone {
-                self.gone |= self.ready().is_err();
+                self.gone |= self.end_of_messages().is_err();
             }
             self.gone |= self.flush().await.is_err();
         }
@@ -328,10 +331,11 @@ impl Connection {
         if commands.is_empty() {
             return self.put(&EmptyQueryResponse::new());
         }
+        let text: Arc<str> = Arc::from(sql);
         for command in commands {
             let mut portal = Portal {
                 prepared: Arc::new(Prepared::new(
-                    sql.to_owned(),
+                    Arc::clone(&text),
                     Vec::new(),
                     &[],
                     std::collections::BTreeMap::new(),
@@ -341,6 +345,7 @@ impl Connection {
                 forms: Vec::new(),
                 state: State::New,
                 hold: false,
+                room: None,
             };
             if let Some(schema) = self.columns(&mut portal).await? {
                 self.describe(&Columns::new(&schema, &[]))?;
@@ -357,13 +362,11 @@ impl Connection {
             Some(statement) => statement.placeholders(&self.session.tables()?),
             None => std::collections::BTreeMap::new(),
         };
-        let mut room = self.service().asked.room();
-        // The text, and what it was taken apart to.
-        room.take(4 * sql.len())?;
-        let prepared = Prepared::new(sql, commands, types, placeholders, room)?;
         if name.is_empty() {
             self.kept.statements.remove(&name);
         }
+        let room = self.room(APART * sql.len())?;
+        let prepared = Prepared::new(Arc::from(sql), commands, types, placeholders, room)?;
         self.kept.prepare(name, prepared)?;
         self.put(&ParseComplete::new())
     }
@@ -376,19 +379,35 @@ impl Connection {
         forms: Vec<Form>,
     ) -> Result<(), Failure> {
         let prepared = self.kept.statement(statement)?;
-        let command = prepared.with(values)?;
         if name.is_empty() {
             self.kept.portals.remove(&name);
         }
+        let bytes = values
+            .iter()
+            .map(|(_, value)| value.as_ref().map_or(0, Bytes::len));
+        let room = self.room(APART * (prepared.sql.len() + bytes.sum::<usize>()))?;
+        let command = prepared.with(values)?;
         let portal = Portal {
             prepared,
             command,
             forms,
             state: State::New,
             hold: false,
+            room: Some(room),
         };
         self.kept.open(name, portal)?;
         self.put(&BindComplete::new())
+    }
+
+    /// Room for what the connection keeps.
+    fn room(&self, bytes: usize) -> Result<Room, Failure> {
+        let mut room = self.service().kept.room();
+        room.take(bytes)?;
+        if self.kept.bytes() + bytes > MOST_KEPT {
+            let message = "the connection keeps too much; close some statements, or shorten them";
+            return Err(Failure::new("53400", message));
+        }
+        Ok(room)
     }
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Failure> {
@@ -456,7 +475,10 @@ impl Connection {
             (State::Running(running), Command::Rows(_)) => {
                 Ok(Some(Arc::clone(&running.answering.schema)))
             }
-            (State::Described(schema), _) => Ok(Some(Arc::clone(schema))),
+            (State::Described(schema) | State::Done(schema), Command::Rows(_)) => {
+                Ok(Some(Arc::clone(schema)))
+            }
+            (State::Failed(failure), Command::Rows(_)) => Err(failure.clone()),
             (State::New, Command::Rows(statement)) => {
                 self.allowed()?;
                 let statement = statement.clone();
@@ -490,7 +512,8 @@ impl Connection {
                 match &portal.state {
                     State::Described(schema) => Some(Arc::clone(schema)),
                     State::Running(running) => Some(Arc::clone(&running.answering.schema)),
-                    State::New | State::Done => None,
+                    State::Done(schema) => Some(Arc::clone(schema)),
+                    State::New | State::Failed(_) => None,
                 }
             }
             _ => None,
@@ -516,11 +539,17 @@ impl Connection {
                 self.columns(portal).await?;
                 self.fetch(portal, most, "SELECT").await
             }
+            Command::Insert(_) | Command::Copy(..) if matches!(portal.state, State::Done(_)) => {
+                let message = "this was done; bind it again to do it again";
+                Err(Failure::new("55000", message))
+            }
             Command::Insert(statement) => {
+                portal.state = State::Done(Arc::new(Schema::empty()));
                 let sql = portal.prepared.sql.clone();
                 self.insert(statement, &sql).await
             }
             Command::Copy(statement, form) => {
+                portal.state = State::Done(Arc::new(Schema::empty()));
                 let sql = portal.prepared.sql.clone();
                 self.copy(statement, form, &sql).await
             }
@@ -538,6 +567,7 @@ impl Connection {
                     forms: Vec::new(),
                     state: State::Described(schema),
                     hold,
+                    room: None,
                 };
                 self.kept.open(name, cursor)?;
                 self.done("DECLARE CURSOR")
@@ -679,6 +709,8 @@ impl Connection {
                     NotListed::Random(error) => Failure::new("XX000", error.to_string()),
                 })?;
         self.cancellable.cancelling.begin();
+        // Whoever waits for a turn keeps none.
+        self.pause_running();
         let session = Arc::clone(&self.session);
         let begun =
             async move { Answering::begin(&service, session, statement, listed, make).await };
@@ -690,6 +722,7 @@ impl Connection {
         let cancelling = Arc::clone(&self.cancellable.cancelling);
         tokio::pin!(work);
         loop {
+            let more = matches!(self.pending, None | Some(Message::Terminate));
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(done),
@@ -698,7 +731,7 @@ impl Connection {
                     return Err(Failure::new("57014", message));
                 }
                 // Whoever says good-bye still hears the answer, unless it is gone before.
-                message = self.frames.next(), if matches!(self.pending, None | Some(Message::Terminate)) => {
+                message = heard(&mut self.frames, more) => {
                     self.pending = Some(message?.ok_or_else(gone)?);
                 }
             }
@@ -712,10 +745,21 @@ impl Connection {
         most: Option<usize>,
         verb: &str,
     ) -> Result<(), Failure> {
-        let state = std::mem::replace(&mut portal.state, State::Done);
-        let State::Running(mut running) = state else {
-            return self.done(&format!("{verb} 0"));
+        let lost = Failure::new("24000", "the cursor broke off; open it anew");
+        let state = std::mem::replace(&mut portal.state, State::Failed(lost));
+        let mut running = match state {
+            State::Running(running) => running,
+            State::Failed(failure) => {
+                portal.state = State::Failed(failure.clone());
+                return Err(failure);
+            }
+            other => {
+                portal.state = other;
+                return self.done(&format!("{verb} 0"));
+            }
         };
+        self.allowed()?;
+        self.cancellable.cancelling.begin();
         let columns = running.columns.fields.len();
         if running.forms.len() > 1 && running.forms.len() != columns {
             return Err(Failure::protocol("there are more forms than columns"));
@@ -726,6 +770,7 @@ impl Connection {
                 for remark in std::mem::take(&mut running.answering.remarks) {
                     self.notice(&remark)?;
                 }
+                portal.state = State::Done(Arc::clone(&running.answering.schema));
             }
             false => portal.state = State::Running(running),
         }
@@ -742,8 +787,7 @@ impl Connection {
         most: Option<usize>,
     ) -> Result<(usize, bool), Failure> {
         if running.paused.take().is_some() {
-            let service = Arc::clone(self.service());
-            self.watched(running.answering.resume(&service)).await?;
+            running.answering.resume();
         }
         let most = most.unwrap_or(usize::MAX);
         let mut sent = 0;
@@ -888,17 +932,11 @@ impl Connection {
 
     /// The columns of a statement, on the threads that statements run on.
     async fn schema_of(&mut self, statement: SqlStatement) -> Result<SchemaRef, Failure> {
-        let session = Arc::clone(&self.session);
+        let (service, session) = (Arc::clone(self.service()), Arc::clone(&self.session));
         self.cancellable.cancelling.begin();
-        let described = self
-            .service()
-            .statements
-            .spawn(async move { session.describe(statement).await });
-        let described = self.watched(described).await?;
-        Ok(
-            described
-                .map_err(|_| Failure::new("XX000", "the statement could not be planned"))??,
-        )
+        self.pause_running();
+        let described = async move { describe(&service, session, statement).await };
+        Ok(self.watched(described).await??)
     }
 
     // ------------------------------------------------------------------ portals that run
@@ -923,21 +961,21 @@ impl Connection {
                     running.answering.pause();
                     running.paused = Some(place);
                 }
-                // Too many are open: its next fetch says that it is not.
-                Err(_) => portal.state = State::New,
+                Err(_) => {
+                    let message = "too many cursors are open; close some";
+                    portal.state = State::Failed(Failure::new("53400", message));
+                }
             }
         }
-        let open = |portal: &mut Portal| {
-            !(matches!(portal.state, State::New)
-                && matches!(portal.command, Some(Command::Rows(_)))
-                && portal.hold)
-        };
-        self.kept.portals.retain(|_, portal| open(portal));
     }
 
     fn drop_running(&mut self) {
-        let running = |portal: &Portal| matches!(portal.state, State::Running(_));
-        self.kept.portals.retain(|_, portal| !running(portal));
+        for portal in self.kept.portals.values_mut() {
+            if matches!(portal.state, State::Running(_)) {
+                let message = "the cursor was open longer than a statement may take";
+                portal.state = State::Failed(Failure::new("57014", message));
+            }
+        }
     }
 
     // ------------------------------------------------------------------ settings
@@ -1084,6 +1122,18 @@ async fn ended(ending: &mut watch::Receiver<bool>) {
     let _ended = ending.wait_for(|ending| *ending).await;
 }
 
+/// What a client says while its statement runs: the next message, or that it is gone, as far as that shows.
+async fn heard(
+    frames: &mut Frames<ReadHalf<Box<dyn Duplex>>>,
+    more: bool,
+) -> Result<Option<Message>, Failure> {
+    if more {
+        return frames.next().await;
+    }
+    frames.closed().await;
+    Ok(None)
+}
+
 /// Ends after so long; never where there is no limit.
 async fn within(limit: Option<std::time::Duration>) {
     match limit {
@@ -1100,9 +1150,10 @@ fn same_forms(one: &[Form], other: &[Form]) -> bool {
 
 /// So much of a text as is told.
 fn short(text: &str) -> String {
+    let text = text.replace('\0', "");
     match text.char_indices().nth(MOST_TOLD / 4) {
         Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
+        None => text,
     }
 }
 

@@ -7,7 +7,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadHalf, WriteHalf};
 use super::failure::Failure;
 
 /// Longest first message of a connection.
-const MOST_STARTUP_BYTES: usize = 10_000;
+pub(super) const MOST_STARTUP_BYTES: usize = 10_000;
+/// Bytes that are read ahead while a statement runs.
+const MOST_AHEAD: usize = 64 << 10;
 /// Longest message after that.
 pub(super) const MOST_BYTES: usize = 5 << 20;
 /// Most values of one message.
@@ -154,16 +156,32 @@ impl<R: AsyncRead + Unpin> Frames<R> {
         self.fill(1).await
     }
 
+    /// Ends when the connection closes, as far as that shows: some bytes that come meanwhile are kept.
+    pub(super) async fn closed(&mut self) {
+        while self.buffer.len() < MOST_AHEAD {
+            let bytes = self.buffer.len() + 1;
+            if !matches!(self.fill(bytes).await, Ok(true)) {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+
     /// The next message; `None` where the connection closed.
     pub(super) async fn next(&mut self) -> Result<Option<Message>, Failure> {
+        self.next_within(MOST_BYTES).await
+    }
+
+    /// The same, of no more than so many bytes.
+    pub(super) async fn next_within(&mut self, most: usize) -> Result<Option<Message>, Failure> {
         if !self.fill(5).await? {
             return Ok(None);
         }
         let letter = self.buffer[0];
         let length = (&self.buffer[1..5]).get_u32() as usize;
-        if !(4..=MOST_BYTES).contains(&length) {
+        if !(4..=most).contains(&length) {
             return Err(Failure::protocol(format!(
-                "a message of {length} bytes is longer than the {MOST_BYTES} that are read"
+                "a message of {length} bytes is longer than the {most} that are read"
             )));
         }
         if !self.fill(1 + length).await? {

@@ -40,6 +40,7 @@ pub(super) fn sample(wire: &Type, placeholder: PlaceholderType) -> Parameter {
     match *wire {
         Type::BOOL => Parameter::Bool(true),
         Type::INT2 | Type::INT4 | Type::INT8 | Type::OID => Parameter::Whole(1),
+        Type::NUMERIC if placeholder == PlaceholderType::Whole => Parameter::Whole(1),
         Type::FLOAT4 | Type::FLOAT8 | Type::NUMERIC => Parameter::Float(1.0),
         Type::TIMESTAMPTZ => time("2000-01-01", true),
         Type::TIMESTAMP | Type::DATE => time("2000-01-01", false),
@@ -102,9 +103,28 @@ fn of_text(wire: &Type, text: &str) -> Option<Parameter> {
         Type::TIMESTAMP | Type::DATE => time(text, false),
         _ => match list_of(wire) {
             Some(element) => list_of_text(&element, text)?,
-            None => Parameter::Text(text.to_owned()),
+            None => Parameter::Text(without_zero(text.to_owned())?),
         },
     })
+}
+
+/// Types whose binary form is their text.
+fn is_text(wire: &Type) -> bool {
+    matches!(
+        *wire,
+        Type::TEXT
+            | Type::VARCHAR
+            | Type::BPCHAR
+            | Type::NAME
+            | Type::UNKNOWN
+            | Type::JSON
+            | Type::XML
+    )
+}
+
+/// No text of PostgreSQL's holds a zero.
+fn without_zero(text: String) -> Option<String> {
+    (!text.contains('\0')).then_some(text)
 }
 
 fn time(text: &str, zoned: bool) -> Parameter {
@@ -180,10 +200,11 @@ fn of_binary(wire: &Type, mut bytes: Bytes) -> Option<Parameter> {
         }
         _ => match list_of(wire) {
             Some(element) => list_of_binary(&element, &mut bytes)?,
-            None => {
+            None if is_text(wire) => {
                 let text = String::from_utf8(std::mem::take(&mut bytes).into()).ok()?;
-                Parameter::Text(text)
+                Parameter::Text(without_zero(text)?)
             }
+            None => return None,
         },
     };
     bytes.is_empty().then_some(value)

@@ -22,14 +22,14 @@ const MOST: usize = 4_096;
 /// A statement that is kept.
 pub(super) struct Prepared {
     /// Its text.
-    pub(super) sql: String,
+    pub(super) sql: Arc<str>,
     /// What it asks for; `None` where the text holds no statement.
     pub(super) command: Option<Command>,
     /// The types of its parameters.
     pub(super) types: Vec<Type>,
     placeholders: BTreeMap<String, PlaceholderType>,
     /// The bytes of it.
-    _room: Room,
+    room: Room,
 }
 
 /// A statement with its values.
@@ -44,6 +44,8 @@ pub(super) struct Portal {
     pub(super) state: State,
     /// Whether it stays when the transaction ends.
     pub(super) hold: bool,
+    /// The bytes of its values.
+    pub(super) room: Option<Room>,
 }
 
 /// How far a portal is.
@@ -54,8 +56,10 @@ pub(super) enum State {
     Described(SchemaRef),
     /// It has rows.
     Running(Box<Running>),
-    /// All rows were fetched.
-    Done,
+    /// All rows were fetched; it had these columns.
+    Done(SchemaRef),
+    /// It broke off, and has no more rows to tell of.
+    Failed(Failure),
 }
 
 /// The rows of a portal.
@@ -72,7 +76,7 @@ pub(super) struct Running {
 
 impl Prepared {
     pub(super) fn new(
-        sql: String,
+        sql: Arc<str>,
         mut commands: Vec<Command>,
         declared: &[u32],
         placeholders: BTreeMap<String, PlaceholderType>,
@@ -107,7 +111,7 @@ impl Prepared {
             command,
             types: types.collect(),
             placeholders,
-            _room: room,
+            room,
         })
     }
 
@@ -130,6 +134,11 @@ impl Prepared {
             let value = decode(wire, *form, bytes.as_ref(), number)?;
             if let Some(placeholder) = self.placeholders.get(&number.to_string()) {
                 let value = match (placeholder, value) {
+                    (PlaceholderType::Whole, value) => value,
+                    // As it was told that it would be.
+                    (_, Parameter::Whole(whole)) if *wire == Type::NUMERIC => {
+                        Parameter::Float(whole as f64)
+                    }
                     (PlaceholderType::Interval, Parameter::Text(text)) => Parameter::Interval(text),
                     (_, value) => value,
                 };
@@ -245,6 +254,19 @@ impl Kept {
                 format!("there is no cursor `{name}`: it is closed, or was never open"),
             )
         })
+    }
+
+    /// Bytes of all that is kept.
+    pub(super) fn bytes(&self) -> usize {
+        let statements = self
+            .statements
+            .values()
+            .map(|prepared| prepared.room.bytes());
+        let portals = self
+            .portals
+            .values()
+            .filter_map(|portal| portal.room.as_ref());
+        statements.sum::<usize>() + portals.map(Room::bytes).sum::<usize>()
     }
 
     /// A transaction ended.

@@ -36,7 +36,10 @@ const WHOLE: [(&str, &str); 1] = [
 /// # Errors
 /// Where they cannot be parsed.
 pub(super) fn parse(sql: &str) -> Result<Vec<Statement>, ParserError> {
-    let asked = WHOLE.iter().find(|(mark, _)| sql.contains(mark));
+    let of_types = sql.contains("pg_type");
+    let asked = WHOLE
+        .iter()
+        .find(|(mark, _)| of_types && sql.contains(mark));
     let sql = asked.map_or(sql, |(_, instead)| instead);
     let mut statements = COMPATIBLE.parse(sql)?;
     for statement in &mut statements {
@@ -78,14 +81,16 @@ impl VisitorMut for Rewriting {
             }
             // A part of such a list.
             Expr::CompoundFieldAccess { root, access_chain }
-                if matches!(access_chain[..], [AccessExpr::Dot(_)]) || is_column(root) =>
+                if matches!(access_chain[..], [AccessExpr::Dot(_)])
+                    || is_list(root)
+                    || matches!(&access_chain[..], [AccessExpr::Dot(list), ..] if is_list(list)) =>
             {
                 *expr = no_number();
             }
             Expr::Subquery(query) if is_of_nothing(query) => {
                 *expr = Expr::Value(Value::Null.into());
             }
-            Expr::Subquery(query) => aggregate(query),
+            Expr::Subquery(query) if is_of_catalog(query) => aggregate(query),
             Expr::Like {
                 pattern,
                 escape_char,
@@ -130,6 +135,16 @@ const EMPTY: [&str; 10] = [
     "pg_sequence",
     "pg_trigger",
 ];
+
+/// True where a subquery asks the catalog alone.
+fn is_of_catalog(query: &Query) -> bool {
+    let mut all = true;
+    let _complete = visit_relations(query, |name| {
+        all &= of_catalog(name);
+        ControlFlow::<()>::Continue(())
+    });
+    all
+}
 
 /// True where a subquery gives no value, whatever is asked of it.
 fn is_of_nothing(query: &Query) -> bool {
@@ -203,7 +218,9 @@ fn replaced(function: &Function) -> Option<Expr> {
     let name = function.name.to_string().to_ascii_lowercase();
     let (table, column) = match name.as_str() {
         // A list of what no store of events has.
-        "array" => return Some(Expr::Value(Value::Null.into())),
+        "array" if function.to_string().contains("pg_") => {
+            return Some(Expr::Value(Value::Null.into()));
+        }
         // Lists of the columns of keys and indexes, of which there are none.
         "unnest" | "generate_subscripts" | "_pg_expandarray" if of_columns(function) => {
             return Some(no_number());
@@ -244,6 +261,29 @@ fn with_backslashes(pattern: &Expr, escape: &str) -> Expr {
 
 fn is_column(expr: &Expr) -> bool {
     matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+/// Columns of the catalog that are lists there, and texts here.
+fn is_list(expr: &Expr) -> bool {
+    let name = match expr {
+        Expr::Identifier(name) => Some(name),
+        Expr::CompoundIdentifier(names) => names.last(),
+        _ => None,
+    };
+    let lists = [
+        "conkey",
+        "confkey",
+        "indclass",
+        "indcollation",
+        "indkey",
+        "indoption",
+        "keys",
+    ];
+    // By other names, too, whose ends they are.
+    name.is_some_and(|name| {
+        let name = name.value.to_ascii_lowercase();
+        lists.iter().any(|list| name.ends_with(list))
+    })
 }
 
 /// True where a function is called with a column.
@@ -320,15 +360,17 @@ const OF_THE_CATALOG: [&str; 24] = [
     "version",
 ];
 
+/// True for names of the catalog.
+fn of_catalog(name: &ObjectName) -> bool {
+    let first = name.0.first().and_then(|part| part.as_ident());
+    first.is_some_and(|first| {
+        let first = first.value.to_ascii_lowercase();
+        first.starts_with("pg_") || first == "information_schema"
+    })
+}
+
 /// True where a statement asks for PostgreSQL's catalog.
 pub(super) fn about_the_catalog(statement: &Statement) -> bool {
-    let of_catalog = |name: &ObjectName| {
-        let first = name.0.first().and_then(|part| part.as_ident());
-        first.is_some_and(|first| {
-            let first = first.value.to_ascii_lowercase();
-            first.starts_with("pg_") || first == "information_schema"
-        })
-    };
     let relation = visit_relations(statement, |name| match of_catalog(name) {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use arrow_array::RecordBatch;
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_cast::cast;
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_pg::datatypes::{field_into_pg_type, into_pg_type};
-use arrow_pg::row_encoder::RowEncoder;
-use arrow_schema::{DataType, Field, Schema, SchemaRef};
+use arrow_pg::encoder::{Encoder, encode_value};
+use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use bytes::{BufMut, Bytes, BytesMut};
-use pgwire::api::results::{FieldFormat, FieldInfo};
+use pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo};
 use pgwire::error::PgWireError;
 use postgres_types::Type;
 use pugmark_query::sql::{DataFusionError, SqlError};
@@ -78,6 +79,12 @@ impl Columns {
                 Form::Binary => FieldFormat::Binary,
             };
             let size = size_of_type(&wire);
+            let field = match (form(place), field.data_type()) {
+                (Form::Text, DataType::Timestamp(_, Some(_))) => {
+                    Arc::new(Field::new(field.name(), DataType::Utf8, true))
+                }
+                _ => field,
+            };
             let info = FieldInfo::new(field.name().clone(), None, None, wire, format);
             told.push(info.with_type_size(size));
             fields.push(field);
@@ -179,23 +186,53 @@ impl Columns {
         mut each: impl FnMut(&[u8]) -> Result<(), SqlError>,
     ) -> Result<(), SqlError> {
         let columns = batch.columns().iter().zip(self.schema.fields());
-        let columns =
-            columns.map(
-                |(column, field)| match column.data_type() == field.data_type() {
-                    true => Ok(Arc::clone(column)),
-                    false => cast(column, field.data_type()),
-                },
-            );
+        let columns = columns.map(|(column, field)| as_field(column, field));
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(engine)?;
-        let options = arrow_array::RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options);
-        let mut encoder = RowEncoder::new(batch.map_err(engine)?, Arc::clone(&self.fields));
-        while let Some(row) = encoder.next_row() {
-            let row = row.map_err(|error: PgWireError| engine_text(&error))?;
-            each(&row.data)?;
+        let mut encoder = DataRowEncoder::new(Arc::clone(&self.fields));
+        for row in 0..batch.num_rows() {
+            for ((column, field), told) in columns
+                .iter()
+                .zip(self.schema.fields())
+                .zip(self.fields.iter())
+            {
+                // Some encoders do not ask.
+                let encoded = match column.is_null(row) {
+                    true => Encoder::encode_field(&mut encoder, &None::<i8>, told),
+                    false => encode_value(&mut encoder, column, row, field, told),
+                };
+                encoded.map_err(|error| engine_text(&error))?;
+            }
+            each(&encoder.take_row().data)?;
         }
         Ok(())
     }
+}
+
+/// A column in the type that it is encoded from.
+fn as_field(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == field.data_type() {
+        return Ok(Arc::clone(column));
+    }
+    match column.data_type() {
+        DataType::Timestamp(_, Some(_)) if *field.data_type() == DataType::Utf8 => zoned(column),
+        _ => cast(column, field.data_type()),
+    }
+}
+
+/// Times with their zone, as PostgreSQL tells them: `2026-01-01 05:30:00+05:30`.
+fn zoned(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let layout = FormatOptions::new().with_timestamp_tz_format(Some("%Y-%m-%d %H:%M:%S%.f%:z"));
+    let texts = ArrayFormatter::try_new(column, &layout)?;
+    let told = (0..column.len()).map(|row| {
+        if column.is_null(row) {
+            return Ok(None);
+        }
+        let text = texts.value(row).try_to_string()?;
+        // Minutes of the zone where there are some.
+        Ok(Some(text.strip_suffix(":00").unwrap_or(&text).to_owned()))
+    });
+    let told = told.collect::<Result<StringArray, ArrowError>>()?;
+    Ok(Arc::new(told))
 }
 
 fn engine(error: arrow_schema::ArrowError) -> SqlError {
@@ -222,7 +259,8 @@ fn readable(field: &Field) -> Arc<Field> {
     let known = match field.data_type() {
         DataType::Struct(_) | DataType::Map(..) | DataType::Union(..) => false,
         DataType::List(inner) | DataType::LargeList(inner) | DataType::FixedSizeList(inner, _) => {
-            !inner.data_type().is_nested() && into_pg_type(field.data_type()).is_ok()
+            let plain = !inner.data_type().is_nested() && !inner.data_type().is_decimal();
+            plain && into_pg_type(field.data_type()).is_ok()
         }
         DataType::Duration(_) | DataType::Decimal256(..) | DataType::Float16 => false,
         other => into_pg_type(other).is_ok(),
@@ -294,7 +332,7 @@ fn quote(value: &[u8], delimiter: u8, null: &[u8], line: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use arrow_array::{Int64Array, StringArray};
+    use arrow_array::{Int64Array, IntervalMonthDayNanoArray, TimestampMicrosecondArray};
 
     use super::*;
 
@@ -322,6 +360,35 @@ mod tests {
         rows.take(2);
         let wanted = b"D\0\0\0\x16\0\x02\xff\xff\xff\xff\0\0\0\x08\xff\xff\xff\xff\xff\xff\xff\xfd";
         assert_eq!(rows.take(1).1, wanted);
+    }
+
+    #[test]
+    fn zones_are_told_to_the_minute_and_nulls_of_all_types_as_such() {
+        let times = TimestampMicrosecondArray::from(vec![Some(0), Some(1_500_000), None]);
+        let intervals = IntervalMonthDayNanoArray::from(vec![None, None, None]);
+        let column = |zone: &str| Arc::new(times.clone().with_timezone(zone)) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([
+            ("kolkata", column("Asia/Kolkata")),
+            ("utc", column("UTC")),
+            ("i", Arc::new(intervals) as _),
+        ])
+        .unwrap();
+        let columns = Columns::new(batch.schema_ref(), &[]);
+        let form = CopyForm::Csv {
+            delimiter: b',',
+            null: "-".to_owned(),
+            header: false,
+        };
+        let mut rows = columns.copied(&batch, &form).unwrap();
+        let mut text = Vec::new();
+        while !rows.is_empty() {
+            text.extend_from_slice(&rows.take(1).1[5..]);
+        }
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "1970-01-01 05:30:00+05:30,1970-01-01 00:00:00+00,-\n\
+             1970-01-01 05:30:01.500+05:30,1970-01-01 00:00:01.500+00,-\n-,-,-\n"
+        );
     }
 
     #[test]

@@ -95,6 +95,9 @@ const OWN: [&str; 8] = [
     "timezone",
 ];
 
+/// Most settings that a session sets.
+const MOST_SET: usize = 256;
+
 /// What a session has set.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
@@ -171,6 +174,12 @@ impl Variables {
         if let Some(value) = value {
             check(&name, value)?;
         }
+        let full = self.set.len() >= MOST_SET && !self.set.contains_key(&name);
+        if name.len() > 63 || (full && value.is_some()) {
+            let message =
+                format!("a session has {MOST_SET} settings, with names of up to 63 letters");
+            return Err(Failure::new("53400", message));
+        }
         match value {
             Some(value) => self.set.insert(name, value.to_owned()),
             None => self.set.remove(&name),
@@ -191,6 +200,12 @@ impl Variables {
 
 /// Refuses what answers could not honour.
 fn check(name: &str, value: &str) -> Result<(), Failure> {
+    if value.len() > 1_024 {
+        return Err(Failure::new(
+            "22023",
+            format!("the value of `{name}` is too long"),
+        ));
+    }
     let value = value.trim().to_ascii_uppercase();
     let honoured = match name {
         "client_encoding" => {
@@ -200,7 +215,7 @@ fn check(name: &str, value: &str) -> Result<(), Failure> {
         "intervalstyle" => value == "POSTGRES",
         "bytea_output" => value == "HEX",
         "standard_conforming_strings" => value == "ON",
-        _ => value.len() <= 1_024,
+        _ => true,
     };
     match honoured {
         true => Ok(()),
@@ -241,6 +256,9 @@ fn set_own(
         );
         return Err(Failure::new("53200", message));
     }
+    let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let threads = service.threads.unwrap_or(machine);
+    settings.threads = settings.threads.map(|own| own.min(threads));
     // No limit is the service's own.
     settings.deadline = match (settings.deadline, service.deadline) {
         (Some(own), Some(most)) => Some(own.min(most)),
