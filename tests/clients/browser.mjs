@@ -1,5 +1,6 @@
 // Segment's SDK for browsers in headless Chromium: takes the address of the service. The page is served from an
-// origin of its own, so that the browser asks the service whether it may send. Exits with 1 where something fails.
+// origin of its own, so that the browser asks the service whether it may send. Exits with 1 where something fails, and with 77
+// where the browser does not start.
 import fs from "node:fs";
 import http from "node:http";
 import { createRequire } from "node:module";
@@ -16,11 +17,18 @@ const server = http.createServer((request, response) => {
   response.end(script_wanted ? script : "<!doctype html><script src=/analytics.js></script>");
 });
 await new Promise((done) => server.listen(0, "127.0.0.1", done));
-const browser = await puppeteer.launch({
-  args: [...chromium.args, "--no-sandbox"],
-  executablePath: await chromium.executablePath(),
-  headless: "shell",
-});
+let browser;
+try {
+  browser = await puppeteer.launch({
+    args: [...chromium.args, "--no-sandbox"],
+    executablePath: await chromium.executablePath(),
+    headless: "shell",
+  });
+} catch (problem) {
+  // A machine without the libraries that it needs.
+  console.error(`${problem}`);
+  process.exit(77);
+}
 const page = await browser.newPage();
 page.on("console", (message) => console.error(message.text()));
 await page.goto(`http://127.0.0.1:${server.address().port}/`);
