@@ -361,3 +361,28 @@ fn connections_are_encrypted() {
         "1\n"
     );
 }
+
+/// Requests made of the OpenAPI document: none fails by the service's fault, and each answer is as it says.
+#[test]
+fn what_is_served_is_what_the_document_says() {
+    let wanted = "schemathesis==4.32.5";
+    let tool = installed("schemathesis", wanted, |folder| {
+        run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+        let install = ["-m", "pip", "install", "--quiet", wanted];
+        run(Command::new(folder.join("bin/python")).args(install))
+    });
+    let Some(tool) = tool else {
+        return;
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::over(&directory.path().join("shop.pug"));
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                  response_schema_conformance";
+    let mut asked = Command::new(tool.join("bin/schemathesis"));
+    asked
+        .arg("run")
+        .arg(format!("{}/openapi.json", running.url()));
+    asked.args(["--checks", checks, "--max-examples", "15", "--seed", "7"]);
+    // What it keeps of its examples.
+    run(asked.current_dir(directory.path())).unwrap();
+}
