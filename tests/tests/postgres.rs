@@ -332,7 +332,11 @@ fn many_idle_connections_keep_nobody_out() {
     // Both ends are here, and other tests have some, too.
     let half = usize::try_from(limit.maximum.unwrap_or(1 << 20)).unwrap_or(0) / 2;
     let number = half.saturating_sub(1_000).min(10_000);
-    assert!(number >= 1_000, "no more than {half} files may be open");
+    if number < 1_000 {
+        let told = format!("\n*** SKIPPED: no more than {half} files may be open\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+        return;
+    }
     let mut idle = Vec::new();
     for place in 0..number {
         idle.push(match place % 10 {
