@@ -11,6 +11,7 @@ use datafusion::sql::sqlparser::ast::{
     Query, Statement, Value, Visit, Visitor,
 };
 
+use super::parameters::Parameter;
 use super::session::SqlStatement;
 
 /// The type of a placeholder's values.
@@ -40,6 +41,28 @@ pub enum PlaceholderType {
     Floats,
     /// A list of texts.
     Texts,
+}
+
+impl PlaceholderType {
+    /// A value that stands for those that are not known yet, where a statement is only planned.
+    pub fn sample(self) -> Parameter {
+        let text = |text: &str| Parameter::Text(text.to_owned());
+        match self {
+            Self::Bool => Parameter::Bool(true),
+            Self::Whole | Self::Oid => Parameter::Whole(1),
+            Self::Float => Parameter::Float(1.0),
+            Self::Text => text("x"),
+            Self::IntervalText => text("1 day"),
+            Self::Interval => Parameter::Interval("1 day".to_owned()),
+            Self::Time => Parameter::Time {
+                text: "2000-01-01".to_owned(),
+                zoned: true,
+            },
+            Self::Wholes | Self::Oids => Parameter::List(vec![Parameter::Whole(1)]),
+            Self::Floats => Parameter::List(vec![Parameter::Float(1.0)]),
+            Self::Texts => Parameter::List(vec![text("x")]),
+        }
+    }
 }
 
 /// Arguments that are numbers, times and lengths of time, in all functions that have them.

@@ -321,10 +321,18 @@ impl Session {
     /// Names the place in the text where it is wrong, and the nearest known name. Errors that come up
     /// while rows are made are given by the rows.
     pub async fn sql(&self, text: &str) -> Result<SqlAnswer, SqlError> {
+        self.run(Self::parse_one(text)?).await
+    }
+
+    /// The only statement of a text.
+    ///
+    /// # Errors
+    /// Where the text cannot be parsed, or holds several statements or none.
+    pub fn parse_one(text: &str) -> Result<SqlStatement, SqlError> {
         let mut statements = Self::parse(text)?;
-        match (statements.pop(), statements.pop()) {
-            (Some(statement), None) => self.run(statement).await,
-            (Some(_), Some(_)) => Err(SqlError::of(
+        match (statements.pop(), statements.is_empty()) {
+            (Some(statement), true) => Ok(statement),
+            (Some(_), false) => Err(SqlError::of(
                 "there are several statements; send one at a time",
             )),
             (None, _) => Err(SqlError::of("there is no statement")),
@@ -408,7 +416,7 @@ impl Session {
     /// As [`Session::run`], but for what goes wrong only while rows are made.
     pub async fn describe(&self, statement: SqlStatement) -> Result<SchemaRef, SqlError> {
         let inner = Arc::clone(&self.inner);
-        self.planned(|stop| async move { inner.describe(statement.0, stop).await })
+        self.planned(|stop| async move { inner.describe(statement, stop).await })
             .await
     }
 
@@ -622,13 +630,13 @@ impl Inner {
     }
 
     /// The columns that a statement's answer will have.
-    async fn describe(&self, statement: DFStatement, stop: Stop) -> Result<SchemaRef, SqlError> {
-        if insert::is_insert(&statement) || SqlStatement(statement.clone()).is_set() {
+    async fn describe(&self, statement: SqlStatement, stop: Stop) -> Result<SchemaRef, SqlError> {
+        if statement.writes() || statement.is_set() {
             return Ok(Arc::new(Schema::empty()));
         }
         let context = self.context(self.store.snapshot()?, self.settings(), stop)?;
         let stop = Arc::new(context.stop.child());
-        let (plan, _) = self.plan(&context, statement, &stop).await?;
+        let (plan, _) = self.plan(&context, statement.0, &stop).await?;
         Ok(Arc::clone(plan.schema().inner()))
     }
 

@@ -8,12 +8,13 @@ use super::progress::say;
 use crate::serve::config::{Config, ConfigError, LogFormat, ServeFlags};
 use crate::serve::{ServeError, Server};
 
-/// Serve a store: events in over HTTP, answers out in SQL.
+/// Serve a store: events in over HTTP, answers out in SQL, also to psql and over Flight SQL.
 #[derive(Debug, Args)]
 #[command(after_help = "\
   pugmark serve --store shop.pug
   curl localhost:8686/v1/track -d '{\"userId\": \"ann\", \"event\": \"view\"}'
   curl localhost:8686/v1/sql -d 'SELECT event, count(*) FROM events GROUP BY event'
+  psql postgresql://localhost:5439/pugmark
 
 Events come in as Segment's SDKs send them. Without keys (`pugmark keys create`) only this machine
 is served, and any key is taken. Settings come from --config, the environment and flags, each over

@@ -133,7 +133,7 @@ impl<P: Send + 'static> Answering<P> {
         listed: Listed,
         make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError> + Send + 'static,
     ) -> Result<Self, SqlError> {
-        let (begun, mut beginning) = oneshot::channel();
+        let (begun, beginning) = oneshot::channel();
         let (pieces, taken) = mpsc::channel(MOST_PIECES);
         let running = Arc::clone(&listed.running);
         let pausing = Arc::new(Pausing::default());
@@ -152,7 +152,7 @@ impl<P: Send + 'static> Answering<P> {
                 () = pieces.closed() => {}
             }
         });
-        let begun = (&mut beginning).await;
+        let begun = beginning.await;
         let schema = begun.unwrap_or_else(|_| Err(QueryError::Cancelled.into()))?;
         Ok(Self {
             schema,

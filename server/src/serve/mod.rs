@@ -267,6 +267,11 @@ fn listen(address: SocketAddr) -> Result<std::net::TcpListener, ServeError> {
     })
 }
 
+/// Ends when the service does.
+async fn ended(ending: &mut watch::Receiver<bool>) {
+    let _ended = ending.wait_for(|ending| *ending).await;
+}
+
 fn runtime(name: &str) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .thread_name(name)

@@ -45,11 +45,6 @@ impl Space {
 }
 
 impl Room {
-    /// Bytes that it has.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     /// Takes so many bytes more.
     ///
     /// # Errors

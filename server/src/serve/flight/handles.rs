@@ -78,7 +78,7 @@ impl Handle {
 
     /// The statement, its values in their places.
     pub(super) fn statement(&self) -> Result<SqlStatement, SqlError> {
-        let statement = one(&self.sql)?;
+        let statement = Session::parse_one(&self.sql)?;
         let values = self.values.iter().enumerate();
         let values: Parameters = values
             .map(|(place, value)| ((place + 1).to_string(), parameter(value)))
@@ -88,61 +88,33 @@ impl Handle {
 
     /// The statement, with values that stand for those that will come, and the types of these.
     pub(super) fn sample(&self, session: &Session) -> Result<(SqlStatement, Schema), SqlError> {
-        let statement = one(&self.sql)?;
+        let statement = Session::parse_one(&self.sql)?;
         let types = statement.placeholders(&session.tables()?);
-        let fields = types.iter().map(|(name, known)| {
-            let (data_type, _) = sample(*known);
-            Field::new(name, data_type, true)
-        });
+        let fields = types
+            .iter()
+            .map(|(name, known)| Field::new(name, arrow_type(*known), true));
         let schema = Schema::new(fields.collect::<Vec<_>>());
         let values = types
             .iter()
-            .map(|(name, known)| (name.clone(), sample(*known).1));
+            .map(|(name, known)| (name.clone(), known.sample()));
         Ok((statement.bind(&values.collect())?, schema))
     }
 }
 
-/// The only statement of a text.
-pub(super) fn one(sql: &str) -> Result<SqlStatement, SqlError> {
-    let mut statements = Session::parse(sql)?;
-    match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => Ok(statement),
-        (Some(_), false) => Err(problem("there are several statements; send one at a time")),
-        (None, _) => Err(problem("there is no statement")),
-    }
-}
-
-fn problem(text: &str) -> SqlError {
-    SqlError::Statement {
-        place: None,
-        problem: text.to_owned(),
-    }
-}
-
-fn sample(placeholder: PlaceholderType) -> (DataType, Parameter) {
+/// The type that values of a placeholder come in.
+fn arrow_type(placeholder: PlaceholderType) -> DataType {
     let list = |inner| DataType::List(Arc::new(Field::new_list_field(inner, true)));
-    let time = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
-    let text = |text: &str| Parameter::Text(text.to_owned());
     match placeholder {
-        PlaceholderType::Bool => (DataType::Boolean, Parameter::Bool(true)),
-        PlaceholderType::Whole | PlaceholderType::Oid => (DataType::Int64, Parameter::Whole(1)),
-        PlaceholderType::Float => (DataType::Float64, Parameter::Float(1.0)),
-        PlaceholderType::Text => (DataType::Utf8, text("x")),
-        PlaceholderType::IntervalText => (DataType::Utf8, text("1 day")),
-        PlaceholderType::Interval => (DataType::Utf8, Parameter::Interval("1 day".to_owned())),
-        PlaceholderType::Time => {
-            let text = "2000-01-01".to_owned();
-            (time, Parameter::Time { text, zoned: true })
+        PlaceholderType::Bool => DataType::Boolean,
+        PlaceholderType::Whole | PlaceholderType::Oid => DataType::Int64,
+        PlaceholderType::Float => DataType::Float64,
+        PlaceholderType::Text | PlaceholderType::IntervalText | PlaceholderType::Interval => {
+            DataType::Utf8
         }
-        PlaceholderType::Wholes | PlaceholderType::Oids => (
-            list(DataType::Int64),
-            Parameter::List(vec![Parameter::Whole(1)]),
-        ),
-        PlaceholderType::Floats => (
-            list(DataType::Float64),
-            Parameter::List(vec![Parameter::Float(1.0)]),
-        ),
-        PlaceholderType::Texts => (list(DataType::Utf8), Parameter::List(vec![text("x")])),
+        PlaceholderType::Time => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        PlaceholderType::Wholes | PlaceholderType::Oids => list(DataType::Int64),
+        PlaceholderType::Floats => list(DataType::Float64),
+        PlaceholderType::Texts => list(DataType::Utf8),
     }
 }
 

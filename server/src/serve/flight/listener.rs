@@ -15,7 +15,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use super::super::ended;
 use super::super::service::Service;
+use super::super::tls::Duplex;
 use super::statements::Statements;
 
 /// Calls of one connection at a time.
@@ -31,9 +33,6 @@ struct Held {
     service: Arc<Service>,
     _place: OwnedSemaphorePermit,
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 impl Connected for Held {
     type ConnectInfo = ();
@@ -92,7 +91,7 @@ pub(in super::super) async fn serve(
         .http2_keepalive_timeout(Some(SILENCE))
         .add_service(flight)
         .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
-            let _ended = ending.wait_for(|ending| *ending).await;
+            ended(&mut ending).await;
         });
     let (served, ()) = tokio::join!(serving, accepting);
     if let Err(error) = served {
@@ -110,7 +109,7 @@ async fn accept(
     loop {
         let accepted = tokio::select! {
             accepted = service.accept(&listener) => accepted,
-            _ended = ending.wait_for(|ending| *ending) => return,
+            () = ended(&mut ending) => return,
         };
         let Some((stream, place)) = accepted else {
             continue;

@@ -17,6 +17,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt;
 
+use super::super::ended;
 use super::super::service::Service;
 
 /// Largest head of a request, in bytes.
@@ -86,11 +87,6 @@ async fn talk(
         () = ended(&mut ending) => connection.as_mut().graceful_shutdown(),
     }
     let _hung_up = connection.await;
-}
-
-/// Ends when the service does.
-async fn ended(ending: &mut watch::Receiver<bool>) {
-    let _ended = ending.wait_for(|ending| *ending).await;
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> axum::response::Response {

@@ -193,16 +193,7 @@ async fn answer(
 
 /// The one statement of a text, with its parameters.
 fn statement(asked: &Asked) -> Result<SqlStatement, Failure> {
-    let mut statements = Session::parse(&asked.sql)?;
-    let statement = match (statements.pop(), statements.is_empty()) {
-        (Some(statement), true) => statement,
-        (Some(_), false) => {
-            return Err(Failure::bad(
-                "there are several statements; send one at a time",
-            ));
-        }
-        (None, _) => return Err(Failure::bad("there is no statement")),
-    };
+    let statement = Session::parse_one(&asked.sql)?;
     if asked.params.is_empty() {
         return Ok(statement);
     }

@@ -116,6 +116,40 @@ impl Catalog {
     }
 }
 
+/// Whether somebody may do something: everybody may here.
+const PRIVILEGES: [&str; 8] = [
+    "has_table_privilege",
+    "has_schema_privilege",
+    "has_database_privilege",
+    "has_any_column_privilege",
+    "has_column_privilege",
+    "has_function_privilege",
+    "has_sequence_privilege",
+    "has_type_privilege",
+];
+
+/// What no store of events has, and is told as NULL.
+const NOTHING: [&str; 18] = [
+    "col_description",
+    "obj_description",
+    "shobj_description",
+    "pg_get_function_arguments",
+    "pg_get_function_identity_arguments",
+    "pg_get_function_result",
+    "pg_get_functiondef",
+    "pg_get_indexdef",
+    "pg_get_ruledef",
+    "pg_get_serial_sequence",
+    "pg_get_triggerdef",
+    "pg_get_viewdef",
+    "pg_tablespace_location",
+    "inet_client_addr",
+    "inet_server_addr",
+    "pg_export_snapshot",
+    "json_build_object",
+    "row_to_json",
+];
+
 fn functions() -> Vec<Arc<ScalarUDF>> {
     let text = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
     let version = format!(
@@ -142,39 +176,8 @@ fn functions() -> Vec<Arc<ScalarUDF>> {
         array_bounds_udf::create_array_upper_udf(),
         array_bounds_udf::create_array_lower_udf(),
     ];
-    let privileges = [
-        "has_table_privilege",
-        "has_schema_privilege",
-        "has_database_privilege",
-        "has_any_column_privilege",
-        "has_column_privilege",
-        "has_function_privilege",
-        "has_sequence_privilege",
-        "has_type_privilege",
-    ];
-    let privileges = privileges.map(has_privilege_udf::create_has_privilege_udf);
+    let privileges = PRIVILEGES.map(has_privilege_udf::create_has_privilege_udf);
     let none = ScalarValue::Utf8(None);
-    // What no store of events has.
-    let nothing = [
-        "col_description",
-        "obj_description",
-        "shobj_description",
-        "pg_get_function_arguments",
-        "pg_get_function_identity_arguments",
-        "pg_get_function_result",
-        "pg_get_functiondef",
-        "pg_get_indexdef",
-        "pg_get_ruledef",
-        "pg_get_serial_sequence",
-        "pg_get_triggerdef",
-        "pg_get_viewdef",
-        "pg_tablespace_location",
-        "inet_client_addr",
-        "inet_server_addr",
-        "pg_export_snapshot",
-        "json_build_object",
-        "row_to_json",
-    ];
     let fixed_ones = [
         ("version", text(&version)),
         ("pg_is_in_recovery", ScalarValue::Boolean(Some(false))),
@@ -211,7 +214,7 @@ fn functions() -> Vec<Arc<ScalarUDF>> {
     );
     let own = own.into_iter().chain([literal]);
     let mut functions: Vec<Arc<ScalarUDF>> = own.chain(privileges).map(Arc::new).collect();
-    functions.extend(nothing.map(|name| fixed(name, none.clone())));
+    functions.extend(NOTHING.map(|name| fixed(name, none.clone())));
     functions.extend(fixed_ones.map(|(name, value)| fixed(name, value)));
     functions
 }

@@ -1,7 +1,7 @@
 //! A connection: messages in, one after the other, and answers out.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arrow_array::{RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema, SchemaRef};
@@ -26,17 +26,19 @@ use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::watch;
 
 use super::super::answering::{Answering, Make, describe, stored};
+use super::super::ended;
 use super::super::keys::Scope;
 use super::super::queries::{Listed, NotListed};
-use super::super::service::Service;
-use super::super::space::Room;
+use super::super::service::{Refused, Service};
+use super::super::space::Space;
+use super::super::tls::Duplex;
 use super::cancelling::Cancellable;
 use super::catalog::DATABASE;
 use super::commands::{self, Command, CopyForm};
 use super::failure::Failure;
 use super::frames::{Form, Frames, MOST_STARTUP_BYTES, Message, Target};
-use super::listener::{Duplex, Shared};
-use super::portals::{Kept, Portal, Prepared, Running, State, statement_of};
+use super::listener::Shared;
+use super::portals::{Kept, KeptRoom, Portal, Prepared, Running, State, statement_of};
 use super::rows::{Columns, Rows};
 use super::variables::{TOLD, Variables};
 
@@ -69,6 +71,8 @@ pub(super) struct Connection {
     /// Events were stored since the transaction began.
     stored: bool,
     kept: Kept,
+    /// Room for that.
+    share: Space,
     /// A message that came while a statement ran.
     pending: Option<Message>,
     /// The client is gone.
@@ -116,6 +120,7 @@ impl Connection {
             status: TransactionStatus::Idle,
             stored: false,
             kept: Kept::default(),
+            share: Space::new(MOST_KEPT),
             pending: None,
             gone: false,
             failed: false,
@@ -249,20 +254,21 @@ impl Connection {
     }
 
     /// Answers a message, or tells why not.
-    async fn answer(&mut self, message: Message) {
+    async fn answer(&mut self, mut message: Message) {
         if self.failed && message != Message::Sync {
             return;
         }
-        let sql = match &message {
-            Message::Query(sql) | Message::Parse { sql, .. } => sql.clone(),
+        // The text that a failure is about.
+        let sql: Arc<str> = match &mut message {
+            Message::Query(sql) | Message::Parse { sql, .. } => std::mem::take(sql).into(),
             Message::Execute { portal, .. } | Message::Describe(Target::Portal(portal)) => {
                 let portal = self.kept.portals.get(portal);
-                portal.map_or_else(String::new, |portal| portal.prepared.sql.to_string())
+                portal.map_or_else(|| Arc::from(""), |portal| Arc::clone(&portal.sql))
             }
-            _ => String::new(),
+            _ => Arc::from(""),
         };
         let simple = matches!(message, Message::Query(_) | Message::Sync);
-        if let Err(failure) = self.handle(message).await {
+        if let Err(failure) = self.handle(message, &sql).await {
             if failure == gone() {
                 self.gone = true;
                 return;
@@ -277,14 +283,15 @@ impl Connection {
         }
     }
 
-    async fn handle(&mut self, message: Message) -> Result<(), Failure> {
+    /// Does what a message asks for; `sql` is the text that it brought, or is about.
+    async fn handle(&mut self, message: Message, sql: &Arc<str>) -> Result<(), Failure> {
         match message {
-            Message::Query(sql) => {
-                self.query(&sql).await?;
+            Message::Query(_) => {
+                self.query(sql).await?;
                 self.end_of_messages()?;
                 self.flush().await
             }
-            Message::Parse { name, sql, types } => self.parse(name, sql, &types),
+            Message::Parse { name, types, .. } => self.parse(name, sql, &types),
             Message::Bind {
                 portal,
                 statement,
@@ -326,26 +333,19 @@ impl Connection {
     // ------------------------------------------------------------------ statements
 
     /// Answers a text of statements.
-    async fn query(&mut self, sql: &str) -> Result<(), Failure> {
+    async fn query(&mut self, sql: &Arc<str>) -> Result<(), Failure> {
         let commands = commands::parse(sql)?;
         if commands.is_empty() {
             return self.put(&EmptyQueryResponse::new());
         }
-        let text: Arc<str> = Arc::from(sql);
         for command in commands {
             let mut portal = Portal {
-                prepared: Arc::new(Prepared::new(
-                    Arc::clone(&text),
-                    Vec::new(),
-                    &[],
-                    std::collections::BTreeMap::new(),
-                    self.service().asked.room(),
-                )?),
+                sql: Arc::clone(sql),
                 command: Some(command),
                 forms: Vec::new(),
                 state: State::New,
                 hold: false,
-                room: None,
+                _room: None,
             };
             if let Some(schema) = self.columns(&mut portal).await? {
                 self.describe(&Columns::new(&schema, &[]))?;
@@ -355,8 +355,8 @@ impl Connection {
         Ok(())
     }
 
-    fn parse(&mut self, name: String, sql: String, types: &[u32]) -> Result<(), Failure> {
-        let commands = commands::parse(&sql)?;
+    fn parse(&mut self, name: String, sql: &Arc<str>, types: &[u32]) -> Result<(), Failure> {
+        let commands = commands::parse(sql)?;
         let statement = commands.first().and_then(statement_of);
         let placeholders = match statement {
             Some(statement) => statement.placeholders(&self.session.tables()?),
@@ -366,7 +366,7 @@ impl Connection {
             self.kept.statements.remove(&name);
         }
         let room = self.room(APART * sql.len())?;
-        let prepared = Prepared::new(Arc::from(sql), commands, types, placeholders, room)?;
+        let prepared = Prepared::new(Arc::clone(sql), commands, types, placeholders, room)?;
         self.kept.prepare(name, prepared)?;
         self.put(&ParseComplete::new())
     }
@@ -388,26 +388,26 @@ impl Connection {
         let room = self.room(APART * (prepared.sql.len() + bytes.sum::<usize>()))?;
         let command = prepared.with(values)?;
         let portal = Portal {
-            prepared,
+            sql: Arc::clone(&prepared.sql),
             command,
             forms,
             state: State::New,
             hold: false,
-            room: Some(room),
+            _room: Some(room),
         };
         self.kept.open(name, portal)?;
         self.put(&BindComplete::new())
     }
 
     /// Room for what the connection keeps.
-    fn room(&self, bytes: usize) -> Result<Room, Failure> {
-        let mut room = self.service().kept.room();
-        room.take(bytes)?;
-        if self.kept.bytes() + bytes > MOST_KEPT {
+    fn room(&self, bytes: usize) -> Result<KeptRoom, Failure> {
+        let (mut own, mut of_all) = (self.share.room(), self.service().kept.room());
+        if own.take(bytes).is_err() {
             let message = "the connection keeps too much; close some statements, or shorten them";
             return Err(Failure::new("53400", message));
         }
-        Ok(room)
+        of_all.take(bytes)?;
+        Ok((own, of_all))
     }
 
     async fn describe_statement(&mut self, name: &str) -> Result<(), Failure> {
@@ -482,9 +482,7 @@ impl Connection {
             (State::New, Command::Rows(statement)) => {
                 self.allowed()?;
                 let statement = statement.clone();
-                let running = self
-                    .start(statement, &portal.forms, &portal.prepared.sql)
-                    .await?;
+                let running = self.start(statement, &portal.forms, &portal.sql).await?;
                 let schema = Arc::clone(&running.answering.schema);
                 portal.state = State::Running(Box::new(running));
                 Ok(Some(schema))
@@ -525,14 +523,11 @@ impl Connection {
         let Some(command) = portal.command.clone() else {
             return Ok(());
         };
-        if self.status == TransactionStatus::Error
-            && !matches!(
-                command,
-                Command::Commit | Command::Rollback | Command::RollbackTo
-            )
-        {
-            let message = "the transaction has failed; nothing is done until ROLLBACK";
-            return Err(Failure::new("25P02", message));
+        if !matches!(
+            command,
+            Command::Commit | Command::Rollback | Command::RollbackTo
+        ) {
+            self.not_failed()?;
         }
         match command {
             Command::Rows(_) => {
@@ -545,12 +540,12 @@ impl Connection {
             }
             Command::Insert(statement) => {
                 portal.state = State::Done(Arc::new(Schema::empty()));
-                let sql = portal.prepared.sql.clone();
+                let sql = Arc::clone(&portal.sql);
                 self.insert(statement, &sql).await
             }
             Command::Copy(statement, form) => {
                 portal.state = State::Done(Arc::new(Schema::empty()));
-                let sql = portal.prepared.sql.clone();
+                let sql = Arc::clone(&portal.sql);
                 self.copy(statement, form, &sql).await
             }
             Command::Declare {
@@ -562,12 +557,12 @@ impl Connection {
                 let schema = self.schema_of(statement.clone()).await?;
                 let hold = hold || self.status == TransactionStatus::Idle;
                 let cursor = Portal {
-                    prepared: Arc::clone(&portal.prepared),
+                    sql: Arc::clone(&portal.sql),
                     command: Some(Command::Rows(statement)),
                     forms: Vec::new(),
                     state: State::Described(schema),
                     hold,
-                    room: None,
+                    _room: None,
                 };
                 self.kept.open(name, cursor)?;
                 self.done("DECLARE CURSOR")
@@ -609,19 +604,7 @@ impl Connection {
                 }
                 self.done("ROLLBACK")
             }
-            Command::Set { name, value } => {
-                self.set(&name, value.as_deref())?;
-                let told = TOLD.iter().find(|told| told.eq_ignore_ascii_case(&name));
-                let told = match name.as_str() {
-                    "timezone" | "time_zone" => Some("TimeZone"),
-                    _ => told.copied(),
-                };
-                if let Some(told) = told {
-                    let value = self.variable(told).unwrap_or_default();
-                    self.put(&ParameterStatus::new(told.to_owned(), value))?;
-                }
-                self.done("SET")
-            }
+            Command::Set { name, value } => self.set_and_tell(&name, value.as_deref()),
             Command::ResetAll => {
                 self.reset();
                 self.done("RESET")
@@ -655,6 +638,23 @@ impl Connection {
             // Those with rows were handled before.
             _ => Ok(()),
         }
+    }
+
+    /// Changes a setting, and tells clients that want to know.
+    fn set_and_tell(&mut self, name: &str, value: Option<&str>) -> Result<(), Failure> {
+        self.set(name, value)?;
+        let told = match name {
+            "timezone" | "time_zone" => Some("TimeZone"),
+            _ => TOLD
+                .iter()
+                .find(|told| told.eq_ignore_ascii_case(name))
+                .copied(),
+        };
+        if let Some(told) = told {
+            let value = self.variable(told).unwrap_or_default();
+            self.put(&ParameterStatus::new(told.to_owned(), value))?;
+        }
+        self.done("SET")
     }
 
     // ------------------------------------------------------------------ rows
@@ -693,10 +693,8 @@ impl Connection {
         let service = Arc::clone(self.service());
         let caller = service.admit(self.key.as_deref(), Scope::Query)?;
         if scope != Scope::Query {
-            let refused = |denied| Failure::from(super::super::service::Refused::Denied(denied));
-            service
-                .admit_quietly(self.key.as_deref(), scope)
-                .map_err(refused)?;
+            let admitted = service.admit_quietly(self.key.as_deref(), scope);
+            admitted.map_err(Refused::from)?;
         }
         let listed: Listed =
             service
@@ -831,7 +829,7 @@ impl Connection {
             (&cursor.state, &cursor.command)
         {
             // In the form of its first fetch.
-            let (statement, sql) = (statement.clone(), cursor.prepared.sql.clone());
+            let (statement, sql) = (statement.clone(), Arc::clone(&cursor.sql));
             let running = self.start(statement, forms, &sql).await?;
             cursor.state = State::Running(Box::new(running));
         }
@@ -902,6 +900,7 @@ impl Connection {
                 before.extend_from_slice(first.get(FRAME_HEAD..).unwrap_or_default());
                 self.copy_data(&std::mem::take(&mut before));
                 sent += taken;
+                answering.sent(taken as u64);
             }
             while !rows.is_empty() {
                 let (taken, bytes) = rows.take(1_024);
@@ -982,28 +981,22 @@ impl Connection {
 
     fn set(&mut self, name: &str, value: Option<&str>) -> Result<(), Failure> {
         let service = self.service().settings.clone();
-        let mut variables = self
-            .variables
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        variables.set(name, value, &self.session, &service)
+        self.variables().set(name, value, &self.session, &service)
     }
 
     fn reset(&mut self) {
         let service = self.service().settings.clone();
-        let mut variables = self
-            .variables
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        variables.reset(&self.session, &service);
+        self.variables().reset(&self.session, &service);
     }
 
     fn variable(&self, name: &str) -> Option<String> {
-        let variables = self
-            .variables
+        self.variables().get(name, &self.session.settings())
+    }
+
+    fn variables(&self) -> MutexGuard<'_, Variables> {
+        self.variables
             .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        variables.get(name, &self.session.settings())
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn show(&mut self, name: Option<&str>, forms: &[Form]) -> Result<(), Failure> {
@@ -1015,11 +1008,8 @@ impl Connection {
                 (Vec::new(), vec![value])
             }
             None => {
-                let variables = self
-                    .variables
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner);
-                variables.all(&self.session.settings()).into_iter().unzip()
+                let all = self.variables().all(&self.session.settings());
+                all.into_iter().unzip()
             }
         };
         let column = |values: Vec<String>| Arc::new(StringArray::from(values)) as _;
@@ -1044,15 +1034,23 @@ impl Connection {
 
     /// Whether the key that was shown still lets its client ask.
     fn allowed(&self) -> Result<(), Failure> {
-        if self.status == TransactionStatus::Error {
-            let message = "the transaction has failed; nothing is done until ROLLBACK";
-            return Err(Failure::new("25P02", message));
-        }
-        let refused = |denied| Failure::from(super::super::service::Refused::Denied(denied));
+        self.not_failed()?;
         let admitted = self
             .service()
             .admit_quietly(self.key.as_deref(), Scope::Query);
-        admitted.map(|_| ()).map_err(refused)
+        admitted.map_err(Refused::from)?;
+        Ok(())
+    }
+
+    /// Nothing is done in a transaction that has failed.
+    fn not_failed(&self) -> Result<(), Failure> {
+        match self.status {
+            TransactionStatus::Error => {
+                let message = "the transaction has failed; nothing is done until ROLLBACK";
+                Err(Failure::new("25P02", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn put(&mut self, message: &impl Encoded) -> Result<(), Failure> {
@@ -1115,11 +1113,6 @@ impl Connection {
             }
         }
     }
-}
-
-/// Ends when the service does.
-async fn ended(ending: &mut watch::Receiver<bool>) {
-    let _ended = ending.wait_for(|ending| *ending).await;
 }
 
 /// What a client says while its statement runs: the next message, or that it is gone, as far as that shows.

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use super::super::ended;
 use super::super::service::Service;
+use super::super::tls::Duplex;
 use super::cancelling::Cancels;
 use super::catalog::Catalog;
 use super::connection::Connection;
@@ -27,10 +29,6 @@ pub(in super::super) struct Shared {
     pub(super) paused: Arc<Semaphore>,
     tls: Option<TlsAcceptor>,
 }
-
-/// A stream that is encrypted or not.
-pub(super) trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Duplex for S {}
 
 impl Shared {
     /// Puts together what connections share.
@@ -61,7 +59,7 @@ pub(in super::super) async fn serve(
     loop {
         let accepted = tokio::select! {
             accepted = shared.service.accept(&listener) => accepted,
-            _ended = ending.wait_for(|ending| *ending) => break,
+            () = ended(&mut ending) => break,
         };
         while connections.try_join_next().is_some() {}
         let Some((stream, place)) = accepted else {

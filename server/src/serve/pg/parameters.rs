@@ -45,21 +45,7 @@ pub(super) fn sample(wire: &Type, placeholder: PlaceholderType) -> Parameter {
         Type::TIMESTAMPTZ => time("2000-01-01", true),
         Type::TIMESTAMP | Type::DATE => time("2000-01-01", false),
         Type::INTERVAL => Parameter::Interval("1 day".to_owned()),
-        _ => match placeholder {
-            PlaceholderType::Wholes | PlaceholderType::Oids => {
-                Parameter::List(vec![Parameter::Whole(1)])
-            }
-            PlaceholderType::Floats => Parameter::List(vec![Parameter::Float(1.0)]),
-            PlaceholderType::Texts => Parameter::List(vec![Parameter::Text(String::new())]),
-            PlaceholderType::Time => time("2000-01-01", true),
-            PlaceholderType::Interval => Parameter::Interval("1 day".to_owned()),
-            PlaceholderType::Whole | PlaceholderType::Oid => Parameter::Whole(1),
-            PlaceholderType::Float => Parameter::Float(1.0),
-            PlaceholderType::Bool => Parameter::Bool(true),
-            PlaceholderType::Text | PlaceholderType::IntervalText => {
-                Parameter::Text("x".to_owned())
-            }
-        },
+        _ => placeholder.sample(),
     }
 }
 

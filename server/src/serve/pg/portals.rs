@@ -19,6 +19,9 @@ use super::rows::{Columns, Rows};
 /// Most statements that a connection keeps, and most portals.
 const MOST: usize = 4_096;
 
+/// Room for what is kept: of the connection's share, and of what there is for all.
+pub(super) type KeptRoom = (Room, Room);
+
 /// A statement that is kept.
 pub(super) struct Prepared {
     /// Its text.
@@ -29,13 +32,13 @@ pub(super) struct Prepared {
     pub(super) types: Vec<Type>,
     placeholders: BTreeMap<String, PlaceholderType>,
     /// The bytes of it.
-    room: Room,
+    _room: KeptRoom,
 }
 
 /// A statement with its values.
 pub(super) struct Portal {
-    /// The statement.
-    pub(super) prepared: Arc<Prepared>,
+    /// The text that it came in.
+    pub(super) sql: Arc<str>,
     /// What it asks for, its values in their places.
     pub(super) command: Option<Command>,
     /// The forms that columns are wanted in.
@@ -45,7 +48,7 @@ pub(super) struct Portal {
     /// Whether it stays when the transaction ends.
     pub(super) hold: bool,
     /// The bytes of its values.
-    pub(super) room: Option<Room>,
+    pub(super) _room: Option<KeptRoom>,
 }
 
 /// How far a portal is.
@@ -80,7 +83,7 @@ impl Prepared {
         mut commands: Vec<Command>,
         declared: &[u32],
         placeholders: BTreeMap<String, PlaceholderType>,
-        room: Room,
+        room: KeptRoom,
     ) -> Result<Self, Failure> {
         let command = commands.pop();
         if !commands.is_empty() {
@@ -111,7 +114,7 @@ impl Prepared {
             command,
             types: types.collect(),
             placeholders,
-            room,
+            _room: room,
         })
     }
 
@@ -254,19 +257,6 @@ impl Kept {
                 format!("there is no cursor `{name}`: it is closed, or was never open"),
             )
         })
-    }
-
-    /// Bytes of all that is kept.
-    pub(super) fn bytes(&self) -> usize {
-        let statements = self
-            .statements
-            .values()
-            .map(|prepared| prepared.room.bytes());
-        let portals = self
-            .portals
-            .values()
-            .filter_map(|portal| portal.room.as_ref());
-        statements.sum::<usize>() + portals.map(Room::bytes).sum::<usize>()
     }
 
     /// A transaction ended.

@@ -259,17 +259,17 @@ fn with_backslashes(pattern: &Expr, escape: &str) -> Expr {
     replaced.unwrap_or_else(|_| pattern.clone())
 }
 
-fn is_column(expr: &Expr) -> bool {
-    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+/// The name of a column, without its table's; `None` where it is something else.
+fn column_name(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Identifier(name) => Some(&name.value),
+        Expr::CompoundIdentifier(names) => names.last().map(|name| name.value.as_str()),
+        _ => None,
+    }
 }
 
 /// Columns of the catalog that are lists there, and texts here.
 fn is_list(expr: &Expr) -> bool {
-    let name = match expr {
-        Expr::Identifier(name) => Some(name),
-        Expr::CompoundIdentifier(names) => names.last(),
-        _ => None,
-    };
     let lists = [
         "conkey",
         "confkey",
@@ -280,8 +280,8 @@ fn is_list(expr: &Expr) -> bool {
         "keys",
     ];
     // By other names, too, whose ends they are.
-    name.is_some_and(|name| {
-        let name = name.value.to_ascii_lowercase();
+    column_name(expr).is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
         lists.iter().any(|list| name.ends_with(list))
     })
 }
@@ -292,7 +292,7 @@ fn of_columns(function: &Function) -> bool {
         return false;
     };
     match list.args.first() {
-        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) => is_column(first),
+        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(first))) => column_name(first).is_some(),
         _ => false,
     }
 }
@@ -308,12 +308,7 @@ fn no_number() -> Expr {
 }
 
 fn of_functions(expr: &Expr) -> bool {
-    let name = match expr {
-        Expr::Identifier(name) => Some(name),
-        Expr::CompoundIdentifier(names) => names.last(),
-        _ => None,
-    };
-    name.is_some_and(|name| OF_FUNCTIONS.contains(&name.value.as_str()))
+    column_name(expr).is_some_and(|name| OF_FUNCTIONS.contains(&name))
 }
 
 /// The name in a subquery for a function's number.

@@ -8,7 +8,7 @@ use arrow_cast::display::{ArrayFormatter, FormatOptions};
 use arrow_pg::datatypes::{field_into_pg_type, into_pg_type};
 use arrow_pg::encoder::{Encoder, encode_value};
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use pgwire::api::results::{DataRowEncoder, FieldFormat, FieldInfo};
 use pgwire::error::PgWireError;
 use postgres_types::Type;
@@ -97,70 +97,53 @@ impl Columns {
 
     /// The rows of a batch, as frames of letter and body.
     pub(super) fn rows(&self, batch: &RecordBatch) -> Result<Rows, SqlError> {
-        let mut bytes = BytesMut::new();
-        let mut ends = Vec::with_capacity(batch.num_rows());
-        self.each(batch, |row| {
-            bytes.put_u8(b'D');
-            bytes.put_u32(length(4 + 2 + row.len())?);
-            bytes.put_u16(self.fields.len() as u16);
-            bytes.put_slice(row);
-            ends.push(bytes.len());
-            Ok(())
-        })?;
-        Ok(Rows {
-            bytes: bytes.freeze(),
-            ends,
-            taken: 0,
+        self.framed(batch, b'D', |row, body| {
+            body.put_u16(self.fields.len() as u16);
+            body.put_slice(row);
         })
     }
 
     /// The rows of a batch, as a COPY writes them.
     pub(super) fn copied(&self, batch: &RecordBatch, form: &CopyForm) -> Result<Rows, SqlError> {
-        let mut bytes = BytesMut::new();
-        let mut ends = Vec::with_capacity(batch.num_rows());
-        let mut line = Vec::new();
-        self.each(batch, |row| {
-            line.clear();
-            match form {
-                CopyForm::Binary => {
-                    line.put_u16(self.fields.len() as u16);
-                    line.extend_from_slice(row);
-                }
-                CopyForm::Text { delimiter, null } => {
-                    each_value(row, |place, value| {
-                        if place > 0 {
-                            line.push(*delimiter);
-                        }
-                        match value {
-                            Some(value) => escape(value, *delimiter, &mut line),
-                            None => line.extend_from_slice(null.as_bytes()),
-                        }
-                    });
-                    line.push(b'\n');
-                }
-                CopyForm::Csv {
-                    delimiter, null, ..
-                } => {
-                    each_value(row, |place, value| {
-                        if place > 0 {
-                            line.push(*delimiter);
-                        }
-                        match value {
-                            Some(value) => quote(value, *delimiter, null.as_bytes(), &mut line),
-                            None => line.extend_from_slice(null.as_bytes()),
-                        }
-                    });
-                    line.push(b'\n');
-                }
+        self.framed(batch, b'd', |row, line| match form {
+            CopyForm::Binary => {
+                line.put_u16(self.fields.len() as u16);
+                line.put_slice(row);
             }
-            bytes.put_u8(b'd');
-            bytes.put_u32(length(4 + line.len())?);
-            bytes.put_slice(&line);
+            CopyForm::Text { delimiter, null } => {
+                put_line(row, (*delimiter, null), line, |value, line| {
+                    escape(value, *delimiter, line);
+                });
+            }
+            CopyForm::Csv {
+                delimiter, null, ..
+            } => put_line(row, (*delimiter, null), line, |value, line| {
+                quote(value, *delimiter, null.as_bytes(), line);
+            }),
+        })
+    }
+
+    /// The rows of a batch, each in a frame whose body `put` makes of its values.
+    fn framed(
+        &self,
+        batch: &RecordBatch,
+        letter: u8,
+        put: impl Fn(&[u8], &mut Vec<u8>),
+    ) -> Result<Rows, SqlError> {
+        let mut bytes = Vec::new();
+        let mut ends = Vec::with_capacity(batch.num_rows());
+        self.each(batch, |row| {
+            bytes.put_u8(letter);
+            let start = bytes.len();
+            bytes.put_u32(0);
+            put(row, &mut bytes);
+            let length = length(bytes.len() - start)?;
+            bytes[start..start + 4].copy_from_slice(&length.to_be_bytes());
             ends.push(bytes.len());
             Ok(())
         })?;
         Ok(Rows {
-            bytes: bytes.freeze(),
+            bytes: bytes.into(),
             ends,
             taken: 0,
         })
@@ -300,6 +283,25 @@ fn each_value(mut row: &[u8], mut each: impl FnMut(usize, Option<&[u8]>)) {
         }
         place += 1;
     }
+}
+
+/// Puts the values of a row into a line, a delimiter between each.
+fn put_line(
+    row: &[u8],
+    (delimiter, null): (u8, &str),
+    line: &mut Vec<u8>,
+    put: impl Fn(&[u8], &mut Vec<u8>),
+) {
+    each_value(row, |place, value| {
+        if place > 0 {
+            line.push(delimiter);
+        }
+        match value {
+            Some(value) => put(value, line),
+            None => line.extend_from_slice(null.as_bytes()),
+        }
+    });
+    line.push(b'\n');
 }
 
 fn escape(value: &[u8], delimiter: u8, line: &mut Vec<u8>) {
