@@ -4,6 +4,7 @@
 //! is an ordinary test that returns at once unless a parent asks for more.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::Mutex;
@@ -15,10 +16,14 @@ use pugmark_engine::{OpenError, Options, Store};
 use pugmark_tests::events::{DAY, START};
 use pugmark_tests::history::{HandClock, Script, tiny_options};
 
+use crate::postgres::connect_idly;
+
 const MODE: &str = "PUGMARK_CHILD";
 const DIRECTORY: &str = "PUGMARK_CHILD_DIRECTORY";
 const SEED: &str = "PUGMARK_CHILD_SEED";
 const SKIP: &str = "PUGMARK_CHILD_SKIP";
+const ADDRESSES: &str = "PUGMARK_CHILD_ADDRESSES";
+const NUMBER: &str = "PUGMARK_CHILD_NUMBER";
 const POINT: &str = "PUGMARK_CHILD_POINT";
 /// Steps that a client takes before the child ends by itself.
 const MOST_STEPS: usize = 2_000;
@@ -109,6 +114,14 @@ impl Running {
         Self::start(&mut this_binary("lock", directory))
     }
 
+    /// Starts a child that holds idle connections to a service until its input ends.
+    pub(crate) fn connect(addresses: [SocketAddr; 2], number: usize) -> Self {
+        let mut command = this_binary("connect", Path::new(""));
+        command.env(ADDRESSES, format!("{} {}", addresses[0], addresses[1]));
+        command.env(NUMBER, number.to_string());
+        Self::start(&mut command)
+    }
+
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -163,6 +176,7 @@ fn child() {
     match mode.as_str() {
         "work" => work(directory),
         "lock" => hold_the_lock(directory),
+        "connect" => hold_connections(),
         other => panic!("no child does {other}"),
     }
 }
@@ -217,6 +231,15 @@ fn die_at(point: String, hit: u64) {
         }
     };
     fail::cfg_callback(name, die).unwrap();
+}
+
+fn hold_connections() {
+    let addresses = std::env::var(ADDRESSES).unwrap();
+    let (http, pg) = addresses.split_once(' ').unwrap();
+    let number = std::env::var(NUMBER).unwrap().parse().unwrap();
+    let idle = connect_idly([http, pg].map(|address| address.parse().unwrap()), number);
+    say(&idle.len().to_string());
+    let _end = std::io::stdin().read_to_end(&mut Vec::new());
 }
 
 fn hold_the_lock(directory: &Path) {

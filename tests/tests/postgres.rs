@@ -5,10 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use pugmark_server::serve::config::ServeFlags;
+use pugmark_server::serve::config::{ServeFlags, beside};
+use pugmark_server::serve::keys::{KeyFile, Limits, Scope};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
+use crate::child;
 use crate::service::{Running, flags};
 
 /// A connection that sends what it is told to.
@@ -24,18 +26,29 @@ impl Raw {
 
     /// A session that may ask.
     fn session(address: SocketAddr) -> (Self, [u8; 8]) {
+        Self::with(address, "").unwrap_or_else(|code| panic!("{code}"))
+    }
+
+    /// A session with a key, or the code that it is refused with.
+    fn with(address: SocketAddr, shown: &str) -> Result<(Self, [u8; 8]), String> {
         let mut raw = Self::to(address);
         raw.send(&startup());
         let mut key = [0; 8];
         loop {
             let (letter, body) = raw.message().unwrap();
             match letter {
+                b'R' if body == [0, 0, 0, 3] => raw.send(&frame(b'p', &zero(shown))),
                 b'K' => key.copy_from_slice(&body),
-                b'Z' => return (raw, key),
-                b'E' => panic!("{}", String::from_utf8_lossy(&body)),
+                b'Z' => return Ok((raw, key)),
+                b'E' => return Err(field(&body, b'C')),
                 _ => {}
             }
         }
+    }
+
+    /// The first value of what a statement answers.
+    fn value(&mut self, sql: &str) -> String {
+        column(self, sql).swap_remove(0)
     }
 
     fn send(&mut self, bytes: &[u8]) {
@@ -57,7 +70,7 @@ impl Raw {
         self.send(&frame(b'Q', &zero(sql)));
         let mut code = None;
         loop {
-            let (letter, body) = self.message()?;
+            let (letter, body) = self.message().expect("an answer in time");
             match letter {
                 b'E' => code = Some(field(&body, b'C')),
                 b'Z' => return code,
@@ -133,6 +146,19 @@ fn next(state: &mut u64) -> u64 {
     *state
 }
 
+/// Changes some bytes.
+fn mutate(bytes: &mut Vec<u8>, state: &mut u64) {
+    for _ in 0..next(state) % 6 {
+        let place = next(state) as usize % bytes.len().max(1);
+        match (next(state) % 4, bytes.get_mut(place)) {
+            (0, Some(byte)) => *byte ^= 1 << (next(state) % 8),
+            (1, Some(byte)) => *byte = next(state) as u8,
+            (2, _) => bytes.truncate(place),
+            (_, _) => bytes.insert(place.min(bytes.len()), next(state) as u8),
+        }
+    }
+}
+
 /// Panics of the service's threads.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
 
@@ -195,21 +221,24 @@ fn mutated_conversations_neither_panic_nor_leak() {
     let mut state = 0x9e37_79b9_7f4a_7c15;
     for round in 0..rounds.unwrap_or(300_u64) {
         let mut bytes = startup();
-        if round % 8 != 0 {
-            for message in captured() {
-                let times = next(&mut state) % 3;
-                for _ in 0..times {
-                    bytes.extend_from_slice(&message);
+        match round % 4 {
+            // The stream as a whole, and what it begins with.
+            0 => {
+                if round % 8 != 0 {
+                    bytes.extend_from_slice(&captured().concat());
                 }
+                mutate(&mut bytes, &mut state);
             }
-        }
-        for _ in 0..next(&mut state) % 6 {
-            let place = next(&mut state) as usize % bytes.len();
-            match next(&mut state) % 4 {
-                0 => bytes[place] ^= 1 << (next(&mut state) % 8),
-                1 => bytes[place] = next(&mut state) as u8,
-                2 => bytes.truncate(place.max(1)),
-                _ => bytes.insert(place, next(&mut state) as u8),
+            // Bodies of messages, in frames that fit them: what is inside is looked at.
+            _ => {
+                let messages = captured();
+                for _ in 0..4 {
+                    let message = &messages[next(&mut state) as usize % messages.len()];
+                    let mut body = message[5..].to_vec();
+                    mutate(&mut body, &mut state);
+                    bytes.extend_from_slice(&frame(message[0], &body));
+                }
+                bytes.extend_from_slice(&frame(b'S', b""));
             }
         }
         let mut raw = Raw::to(running.pg);
@@ -255,7 +284,9 @@ fn cancelled_statements_leave_nothing_behind() {
         raw.send(&frame(b'Q', &zero(endless)));
         std::thread::sleep(Duration::from_millis(10 * (round % 3)));
         let cancel = [&[0, 0, 0, 16, 0x04, 0xd2, 0x16, 0x2e][..], &key].concat();
+        let until = Instant::now() + Duration::from_secs(30);
         loop {
+            assert!(Instant::now() < until, "round {round} is not cancelled");
             // One that comes before its statement is about nothing.
             Raw::to(running.pg).send(&cancel);
             raw.0
@@ -266,8 +297,7 @@ fn cancelled_statements_leave_nothing_behind() {
                     assert_eq!(field(&body, b'C'), "57014");
                     break;
                 }
-                Some(_) => {}
-                None => {}
+                _ => {}
             }
         }
         raw.0
@@ -305,8 +335,8 @@ fn statements_that_want_too_much_are_refused_and_others_answered() {
         running.send("/v1/track", &event);
     }
     let (mut raw, _) = Raw::session(running.pg);
-    let all =
-        "SELECT array_agg(a.user_id || b.user_id || c.user_id) FROM events a, events b, events c";
+    let all = "SELECT string_agg(a.user_id || b.user_id || c.user_id || repeat('x', 50), '') \
+               FROM events a, events b, events c";
     assert_eq!(raw.ask(all).as_deref(), Some("53200"));
     assert_eq!(
         raw.ask("SET memory_limit = '1GB'").as_deref(),
@@ -320,39 +350,93 @@ fn statements_that_want_too_much_are_refused_and_others_answered() {
 }
 
 #[test]
+fn a_keys_limits_hold_for_its_sessions() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("shop.pug");
+    let file = KeyFile::new(&beside(&store));
+    let limits = Limits {
+        rate_limit: Some(30),
+        query_memory_bytes: Some(32 << 20),
+        query_deadline_ms: Some(2_000),
+        ..Limits::default()
+    };
+    let (_, key) = file
+        .create("board", [Scope::Query].into(), limits, 0)
+        .unwrap();
+    let (_, sender) = file
+        .create("shop", [Scope::Ingest].into(), Limits::default(), 0)
+        .unwrap();
+    let running = Running::over(&store);
+    assert_eq!(
+        Raw::with(running.pg, "pmk_none").err().as_deref(),
+        Some("28P01")
+    );
+    assert_eq!(
+        Raw::with(running.pg, &sender).err().as_deref(),
+        Some("42501")
+    );
+    let (mut raw, _) = Raw::with(running.pg, &key).unwrap();
+    assert_eq!(raw.value("SHOW memory_limit"), "32768kB");
+    assert_eq!(raw.value("SHOW statement_timeout"), "2000ms");
+    assert_eq!(
+        raw.ask("SET memory_limit = '33MB'").as_deref(),
+        Some("53200")
+    );
+    assert_eq!(raw.ask("SET statement_timeout = 0"), None);
+    assert_eq!(raw.value("SHOW statement_timeout"), "2000ms");
+    assert_eq!(raw.ask("SET memory_limit = '16MB'"), None);
+    assert_eq!(raw.ask("RESET ALL"), None);
+    assert_eq!(raw.value("SHOW memory_limit"), "32768kB");
+    let refused = (0..100).find_map(|_| raw.ask("SELECT 1"));
+    assert_eq!(refused.as_deref(), Some("53400"));
+}
+
+#[test]
 fn many_idle_connections_keep_nobody_out() {
     let directory = tempfile::tempdir().unwrap();
     let running = over(&directory.path().join("shop.pug"));
+    let files = as_many_files_as_may_be();
+    // Other tests have some, too.
+    let number = files.saturating_sub(4_000).min(10_000);
+    if number < 10_000 {
+        let told =
+            format!("\n*** {number} connections instead of 10000: {files} files may be open\n");
+        std::io::stderr().write_all(told.as_bytes()).unwrap();
+    }
+    // Their other ends are files of another process.
+    let idle = child::Running::connect([running.address, running.pg], number);
+    let held = idle.line(Duration::from_secs(60)).unwrap();
+    assert_eq!(held, number.to_string());
+    let (mut raw, _) = Raw::session(running.pg);
+    assert_eq!(raw.ask("SELECT count(*) FROM events"), None);
+    let event = json!({"userId": "late", "event": "view"});
+    assert_eq!(running.send("/v1/track", &event).status, 200);
+    assert_eq!(running.sql("SELECT count(*) AS n FROM users")[0]["n"], 51);
+    drop(raw);
+    assert!(idle.wait());
+    all_gone(&running);
+}
+
+/// Idle connections to a service: sessions, and those who say nothing at all.
+pub(crate) fn connect_idly([http, pg]: [SocketAddr; 2], number: usize) -> Vec<TcpStream> {
+    as_many_files_as_may_be();
+    let idle = (0..number).map(|place| match place % 10 {
+        0 => Raw::session(pg).0.0,
+        1..5 => TcpStream::connect(pg).unwrap(),
+        _ => TcpStream::connect(http).unwrap(),
+    });
+    idle.collect()
+}
+
+/// Lets this process open as many files as the system allows; their number.
+fn as_many_files_as_may_be() -> usize {
     let limit = getrlimit(Resource::Nofile);
     let most = Rlimit {
         current: limit.maximum,
         ..limit
     };
     setrlimit(Resource::Nofile, most).unwrap();
-    // Both ends are here, and other tests have some, too.
-    let half = usize::try_from(limit.maximum.unwrap_or(1 << 20)).unwrap_or(0) / 2;
-    let number = half.saturating_sub(1_000).min(10_000);
-    if number < 1_000 {
-        let told = format!("\n*** SKIPPED: no more than {half} files may be open\n");
-        std::io::stderr().write_all(told.as_bytes()).unwrap();
-        return;
-    }
-    let mut idle = Vec::new();
-    for place in 0..number {
-        idle.push(match place % 10 {
-            // Sessions, and those who say nothing at all.
-            0 => Raw::session(running.pg).0.0,
-            1..5 => TcpStream::connect(running.pg).unwrap(),
-            _ => TcpStream::connect(running.address).unwrap(),
-        });
-    }
-    let (mut raw, _) = Raw::session(running.pg);
-    assert_eq!(raw.ask("SELECT count(*) FROM events"), None);
-    let event = json!({"userId": "late", "event": "view"});
-    assert_eq!(running.send("/v1/track", &event).status, 200);
-    assert_eq!(running.sql("SELECT count(*) AS n FROM users")[0]["n"], 51);
-    drop((idle, raw));
-    all_gone(&running);
+    usize::try_from(limit.maximum.unwrap_or(1 << 20)).unwrap_or(usize::MAX)
 }
 
 /// The texts of the only column of an answer.

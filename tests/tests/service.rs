@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use pugmark_engine::Store;
 use pugmark_server::serve::Server;
 use pugmark_server::serve::config::{Config, Listen, ServeFlags, beside};
-use pugmark_server::serve::keys::{KeyFile, Scope};
+use pugmark_server::serve::keys::{KeyFile, Limits, Scope};
 use serde_json::{Value as Json, json};
 use tokio::sync::oneshot;
 
@@ -62,7 +62,9 @@ impl Running {
     /// With keys, one of which it tells.
     pub(crate) fn locked(store: &Path, scope: Scope) -> (Self, String) {
         let keys = KeyFile::new(&beside(store));
-        let (_, key) = keys.create("test", BTreeSet::from([scope]), 0).unwrap();
+        let (_, key) = keys
+            .create("test", BTreeSet::from([scope]), Limits::default(), 0)
+            .unwrap();
         (Self::over(store), key)
     }
 
@@ -74,7 +76,13 @@ impl Running {
         format!("http://{}", self.address)
     }
 
-    fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    pub(crate) fn ask(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Answer {
         request(self.address, method, path, headers, body)
     }
 
@@ -433,7 +441,10 @@ fn keys_open_what_they_are_for() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("shop.pug");
     let file = KeyFile::new(&beside(&store));
-    let key = |scope| file.create("test", [scope].into(), 0).unwrap();
+    let key = |scope| {
+        file.create("test", [scope].into(), Limits::default(), 0)
+            .unwrap()
+    };
     let ((ingest_id, ingest), (_, query), (_, admin)) =
         ({ key(Scope::Ingest) }, { key(Scope::Query) }, {
             key(Scope::Admin)
@@ -551,7 +562,9 @@ fn a_key_sends_no_more_than_its_rate() {
     let directory = tempfile::tempdir().unwrap();
     let store = directory.path().join("shop.pug");
     let file = KeyFile::new(&beside(&store));
-    let (_, key) = file.create("test", [Scope::Ingest].into(), 0).unwrap();
+    let (_, key) = file
+        .create("test", [Scope::Ingest].into(), Limits::default(), 0)
+        .unwrap();
     let running = Running::start(ServeFlags {
         rate_limit: Some(2),
         ..flags(&store)
@@ -565,6 +578,66 @@ fn a_key_sends_no_more_than_its_rate() {
     let refused = answers.iter().find(|answer| answer.status == 429).unwrap();
     assert_eq!(refused.header("retry-after"), Some("1"));
     assert_eq!(answers[0].status, 200);
+}
+
+/// A statement that takes long, and hardly any memory.
+const LONG: &str = "SELECT sum(sin(value)) AS n FROM generate_series(1, 40000000)";
+
+#[test]
+fn a_keys_limits_are_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = directory.path().join("shop.pug");
+    let file = KeyFile::new(&beside(&store));
+    let key = |limits| {
+        let scopes = [Scope::Ingest, Scope::Query].into();
+        file.create("test", scopes, limits, 0).unwrap()
+    };
+    let small = Limits {
+        query_memory_bytes: Some(8 << 20),
+        ..Limits::default()
+    };
+    let short = Limits {
+        query_deadline_ms: Some(100),
+        ..Limits::default()
+    };
+    let ((_, small), (short_id, short), (_, free)) =
+        ({ key(small) }, { key(short) }, { key(Limits::default()) });
+    let running = Running::start(ServeFlags {
+        query_memory: Some("64MB".to_owned()),
+        query_deadline: Some("40s".to_owned()),
+        ..flags(&store)
+    });
+    let ask = |key: &str, path, body: &str| {
+        let bearer = format!("Bearer {key}");
+        running.ask("POST", path, &[("authorization", &bearer)], body.as_bytes())
+    };
+    let events =
+        (0..60).map(|user| json!({"type": "track", "event": "e", "userId": format!("u{user}")}));
+    let batch = json!({"batch": events.collect::<Vec<_>>()}).to_string();
+    assert_eq!(ask(&free, "/v1/batch", &batch).status, 200);
+    // 12 MB of texts: within the service's limit, and over the key's.
+    let sql = "SELECT length(string_agg(a.user_id || b.user_id || c.user_id || repeat('x', 50), '')) AS n \
+               FROM events a, events b, events c";
+    let (refused, answered) = (ask(&small, "/v1/sql", sql), ask(&free, "/v1/sql", sql));
+    assert_eq!(
+        refused.json()["code"],
+        "out_of_memory",
+        "{}",
+        refused.text()
+    );
+    assert_eq!(answered.status, 200, "{}", answered.text());
+    let slow = ask(&short, "/v1/sql", LONG);
+    assert_eq!(slow.json()["code"], "too_slow", "{}", slow.text());
+    // A limit that is lifted.
+    let any = Limits {
+        query_deadline_ms: Some(0),
+        ..Limits::default()
+    };
+    file.limit(&short_id.id, |_| any).unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while ask(&short, "/v1/sql", LONG).status != 200 {
+        assert!(Instant::now() < until, "the old limit still stands");
+    }
 }
 
 #[test]

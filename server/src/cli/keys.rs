@@ -3,22 +3,26 @@
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use comfy_table::{Table, presets};
 use pugmark_engine::Clock;
+use pugmark_query::sql::Settings;
 
 use super::CliError;
 use super::progress::say;
 use crate::serve::ServeError;
 use crate::serve::config::beside;
-use crate::serve::keys::{KeyFile, Scope};
+use crate::serve::keys::{KeyFile, Limits, Scope};
 
-/// Make, list and revoke the keys that clients of `pugmark serve` show.
+/// Make, list, limit and revoke the keys that clients of `pugmark serve` show.
 #[derive(Debug, Args)]
 #[command(after_help = "\
   pugmark keys create --store shop.pug --scope ingest --name web
+  pugmark keys create --store shop.pug --scope query --name board --query-memory 128MB --queries 2
   pugmark keys list --store shop.pug
+  pugmark keys limit --store shop.pug 3f9a01c2 --rate-limit 50 --query-deadline 10s
   pugmark keys revoke --store shop.pug 3f9a01c2
 
 A key is shown once, when it is made; only its hash is kept, in a file beside the store. A running
@@ -40,11 +44,26 @@ enum Command {
         /// Whose it is
         #[arg(long, value_name = "NAME", default_value = "")]
         name: String,
+        #[command(flatten)]
+        limits: LimitFlags,
     },
     /// List the keys
     List {
         #[command(flatten)]
         file: Where,
+    },
+    /// Change what a key may use
+    Limit {
+        #[command(flatten)]
+        file: Where,
+        /// Its id, as `list` tells it
+        #[arg(value_name = "ID")]
+        id: String,
+        /// First forget the limits that it has
+        #[arg(long)]
+        reset: bool,
+        #[command(flatten)]
+        limits: LimitFlags,
     },
     /// Take a key back
     Revoke {
@@ -66,6 +85,47 @@ struct Where {
     keys: Option<PathBuf>,
 }
 
+/// Limits of a key; the service's own stand where nothing is said.
+#[derive(Debug, Args)]
+struct LimitFlags {
+    /// Requests a second; 0 for any number
+    #[arg(long, value_name = "N")]
+    rate_limit: Option<u32>,
+    /// Statements at a time; more wait
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    queries: Option<u32>,
+    /// Memory of a statement, as 128MB
+    #[arg(long, value_name = "SIZE")]
+    query_memory: Option<String>,
+    /// Longest time of a statement, as 10s; 0 for any
+    #[arg(long, value_name = "TIME")]
+    query_deadline: Option<String>,
+}
+
+impl LimitFlags {
+    fn limits(&self) -> Result<Limits, CliError> {
+        let mut settings = Settings::default();
+        if let Some(size) = &self.query_memory {
+            settings
+                .assign("memory_limit", size)
+                .map_err(CliError::Sql)?;
+        }
+        if let Some(time) = &self.query_deadline {
+            settings.assign("deadline", time).map_err(CliError::Sql)?;
+        }
+        let deadline = settings.deadline.map_or(0, |limit| limit.as_millis());
+        Ok(Limits {
+            rate_limit: self.rate_limit,
+            queries: self.queries.map(|most| most as usize),
+            query_memory_bytes: self.query_memory.as_ref().map(|_| settings.memory_bytes),
+            query_deadline_ms: self
+                .query_deadline
+                .as_ref()
+                .map(|_| u64::try_from(deadline).unwrap_or(u64::MAX)),
+        })
+    }
+}
+
 impl Where {
     fn file(&self) -> KeyFile {
         KeyFile::new(self.keys.as_ref().unwrap_or(&beside(&self.store)))
@@ -75,15 +135,40 @@ impl Where {
 impl KeysArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         match self.command {
-            Command::Create { file, scopes, name } => {
+            Command::Create {
+                file,
+                scopes,
+                name,
+                limits,
+            } => {
                 let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
                 let now = Clock::system().now();
-                let created = file.file().create(&name, scopes, now);
+                let created = file.file().create(&name, scopes, limits.limits()?, now);
                 let (key, text) = created.map_err(ServeError::from)?;
                 say(&format!("key {}, which is not shown again:", key.id));
                 print(&format!("{text}\n"))
             }
             Command::List { file } => list(&file.file()),
+            Command::Limit {
+                file,
+                id,
+                reset,
+                limits,
+            } => {
+                let limits = limits.limits()?;
+                let changed = file.file().limit(&id, |before| match reset {
+                    true => limits,
+                    false => limits.over(before),
+                });
+                let key = changed.map_err(ServeError::from)?;
+                say(&format!(
+                    "key {} ({}): {}",
+                    key.id,
+                    key.name,
+                    told(&key.limits)
+                ));
+                Ok(())
+            }
             Command::Revoke { file, id } => {
                 let revoked = file.file().revoke(&id).map_err(ServeError::from)?;
                 say(&format!("key {} ({}) is revoked", revoked.id, revoked.name));
@@ -96,16 +181,41 @@ impl KeysArgs {
 fn list(file: &KeyFile) -> Result<(), CliError> {
     let mut table = Table::new();
     table.load_preset(presets::ASCII_MARKDOWN);
-    table.set_header(["id", "name", "scopes", "created"]);
+    table.set_header(["id", "name", "scopes", "created", "limits"]);
     for key in file.read().map_err(ServeError::from)? {
         let scopes = key
             .scopes
             .iter()
             .map(|scope| format!("{scope:?}").to_lowercase());
         let scopes = scopes.collect::<Vec<_>>().join(" ");
-        table.add_row([key.id, key.name, scopes, key.created]);
+        let limits = told(&key.limits);
+        table.add_row([key.id, key.name, scopes, key.created, limits]);
     }
     print(&format!("{table}\n"))
+}
+
+/// Limits for people.
+fn told(limits: &Limits) -> String {
+    let parts = [
+        limits.rate_limit.map(|most| match most {
+            0 => "any number of requests".to_owned(),
+            most => format!("{most} requests/s"),
+        }),
+        limits
+            .queries
+            .map(|most| format!("{most} statements at a time")),
+        limits
+            .query_memory_bytes
+            .map(|bytes| format!("{} each", indicatif::BinaryBytes(bytes as u64))),
+        limits.query_deadline_ms.map(|millis| match millis {
+            0 => "any time".to_owned(),
+            millis => format!("{:.1} s each", Duration::from_millis(millis).as_secs_f64()),
+        }),
+    ];
+    match parts.iter().flatten().next() {
+        None => "the service's".to_owned(),
+        Some(_) => parts.into_iter().flatten().collect::<Vec<_>>().join(", "),
+    }
 }
 
 fn print(text: &str) -> Result<(), CliError> {

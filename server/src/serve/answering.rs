@@ -17,9 +17,10 @@ use arrow_schema::SchemaRef;
 use futures::StreamExt;
 use pugmark_query::QueryError;
 use pugmark_query::sql::{Session, SqlError, SqlStatement};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::queries::{Listed, Running};
+use super::keys::Caller;
+use super::queries::{Listed, Running, Turn};
 use super::service::Service;
 
 /// Pieces that wait: a slow client holds up its statement.
@@ -73,12 +74,13 @@ pub(super) fn stored(_: &SchemaRef) -> Result<Make<u64>, SqlError> {
 /// Where it cannot be planned.
 pub(super) async fn describe(
     service: &Arc<Service>,
+    caller: Caller,
     session: Arc<Session>,
     statement: SqlStatement,
 ) -> Result<SchemaRef, SqlError> {
     let own = Arc::clone(service);
     let planned = on_statements(service, async move {
-        let _turn = own.queries.turn().await;
+        let _turn = own.queries.turn(&caller).await;
         session.describe(statement).await
     });
     planned
@@ -139,6 +141,7 @@ impl<P: Send + 'static> Answering<P> {
         let pausing = Arc::new(Pausing::default());
         let answer = Answer {
             service: Arc::clone(service),
+            running: Arc::clone(&running),
             pieces: pieces.clone(),
             pausing: Arc::clone(&pausing),
             pause: session.settings().deadline.unwrap_or(LONGEST_PAUSE),
@@ -208,11 +211,12 @@ type Begun = oneshot::Sender<Result<SchemaRef, SqlError>>;
 /// The making of an answer.
 struct Answer<P> {
     service: Arc<Service>,
+    running: Arc<Running>,
     pieces: mpsc::Sender<Result<Piece<P>, SqlError>>,
     pausing: Arc<Pausing>,
     /// How long it may pause.
     pause: Duration,
-    turn: Option<OwnedSemaphorePermit>,
+    turn: Option<Turn>,
 }
 
 impl<P> Answer<P> {
@@ -223,7 +227,7 @@ impl<P> Answer<P> {
         begun: Begun,
         make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError>,
     ) {
-        self.turn = self.service.queries.turn().await;
+        self.take_turn().await;
         let ends = Instant::now() + self.pause;
         let made = session.run(statement).await.and_then(|answer| {
             let make = make(&answer.schema)?;
@@ -248,10 +252,14 @@ impl<P> Answer<P> {
                 return;
             }
             if self.turn.is_none() {
-                self.turn = self.service.queries.turn().await;
+                self.take_turn().await;
             }
         }
         self.hand_over(Ok(Piece::End(rows.remarks())), ends).await;
+    }
+
+    async fn take_turn(&mut self) {
+        self.turn = self.service.queries.turn(self.running.caller()).await;
     }
 
     /// Hands a piece over once there is room; false where nobody takes it in time.

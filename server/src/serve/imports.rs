@@ -110,10 +110,7 @@ impl Imports {
 
     /// What an import is known by: nobody reaches those of others.
     pub fn id(caller: &Caller, key: &str) -> String {
-        let of = match caller {
-            Caller::Anybody => "",
-            Caller::Key(id) => id.as_str(),
-        };
+        let of = caller.id().unwrap_or_default();
         let digest = Sha256::digest(format!("{of}\0{key}"));
         digest[..16]
             .iter()
@@ -324,6 +321,7 @@ impl Importing {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::{Limits, Scope};
     use super::*;
 
     #[test]
@@ -334,7 +332,13 @@ mod tests {
             .unwrap();
         let imports = Imports::new(directory.path().join("imports"));
         let id = Imports::id(&Caller::Anybody, "one");
-        assert_ne!(id, Imports::id(&Caller::Key("k".to_owned()), "one"));
+        assert_ne!(
+            id,
+            Imports::id(
+                &Caller::sample("k", Scope::Ingest, Limits::default()),
+                "one"
+            )
+        );
         assert_eq!(imports.progress(&id), None);
         let mut receiving = imports.receive(&id, None).unwrap();
         receiving.keep(b"user,time,event\nann,1,").unwrap();

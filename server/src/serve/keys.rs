@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use pugmark_engine::time::format_rfc3339;
+use pugmark_query::sql::Settings;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -37,6 +38,49 @@ pub enum Scope {
     Admin,
 }
 
+/// What a key may use. Where it says nothing, the service's own limits stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests a second; 0 for any number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<u32>,
+    /// Statements at a time; more wait.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queries: Option<usize>,
+    /// Memory of a statement, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_memory_bytes: Option<usize>,
+    /// Longest time of a statement, in milliseconds; 0 for any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query_deadline_ms: Option<u64>,
+}
+
+impl Limits {
+    /// What statements begin with.
+    pub fn settings(&self, service: &Settings) -> Settings {
+        let mut settings = service.clone();
+        if let Some(bytes) = self.query_memory_bytes {
+            settings.memory_bytes = bytes;
+        }
+        if let Some(millis) = self.query_deadline_ms {
+            settings.deadline = (millis > 0).then(|| Duration::from_millis(millis));
+        }
+        settings
+    }
+
+    /// The limits that are said in the place of those that were.
+    #[must_use]
+    pub fn over(self, before: Self) -> Self {
+        Self {
+            rate_limit: self.rate_limit.or(before.rate_limit),
+            queries: self.queries.or(before.queries),
+            query_memory_bytes: self.query_memory_bytes.or(before.query_memory_bytes),
+            query_deadline_ms: self.query_deadline_ms.or(before.query_deadline_ms),
+        }
+    }
+}
+
 /// A key, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +93,9 @@ pub struct Key {
     pub scopes: BTreeSet<Scope>,
     /// When it was made, RFC 3339.
     pub created: String,
+    /// What it may use.
+    #[serde(default)]
+    pub limits: Limits,
     /// SHA-256 of its text, in hexadecimal digits.
     hash: String,
 }
@@ -125,6 +172,7 @@ impl KeyFile {
         &self,
         name: &str,
         scopes: BTreeSet<Scope>,
+        limits: Limits,
         now: i64,
     ) -> Result<(Key, String), KeyError> {
         let mut random = [0; 32 + 4];
@@ -136,6 +184,7 @@ impl KeyFile {
             name: name.to_owned(),
             scopes,
             created: format_rfc3339(now),
+            limits,
             hash: hexadecimal(&hash(&text)),
         };
         let _locked = self.lock()?;
@@ -152,11 +201,22 @@ impl KeyFile {
     pub fn revoke(&self, id: &str) -> Result<Key, KeyError> {
         let _locked = self.lock()?;
         let mut keys = self.read()?;
-        let place = keys.iter().position(|key| key.id == id);
-        let place = place.ok_or_else(|| KeyError::Unknown(id.to_owned()))?;
-        let revoked = keys.remove(place);
+        let revoked = keys.remove(place(&keys, id)?);
         self.write(&keys)?;
         Ok(revoked)
+    }
+
+    /// Changes what a key may use; the key as it is then.
+    ///
+    /// # Errors
+    /// Where there is none of this id, or the file cannot be read or written.
+    pub fn limit(&self, id: &str, change: impl FnOnce(Limits) -> Limits) -> Result<Key, KeyError> {
+        let _locked = self.lock()?;
+        let mut keys = self.read()?;
+        let place = place(&keys, id)?;
+        keys[place].limits = change(keys[place].limits);
+        self.write(&keys)?;
+        Ok(keys.swap_remove(place))
     }
 
     /// Writes beside the file and puts it into its place, so that nobody reads half of it.
@@ -211,13 +271,61 @@ impl KeyFile {
     }
 }
 
+/// Where the key of an id is.
+fn place(keys: &[Key], id: &str) -> Result<usize, KeyError> {
+    let place = keys.iter().position(|key| key.id == id);
+    place.ok_or_else(|| KeyError::Unknown(id.to_owned()))
+}
+
 /// Who sent a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// Anybody: no keys are configured.
     Anybody,
-    /// Somebody who showed the key of this id.
-    Key(String),
+    /// Somebody who showed this key.
+    Key(Arc<Key>),
+}
+
+impl Caller {
+    /// The id of the key.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Anybody => None,
+            Self::Key(key) => Some(&key.id),
+        }
+    }
+
+    /// Somebody with a key of this id.
+    #[cfg(test)]
+    pub(super) fn sample(id: &str, scope: Scope, limits: Limits) -> Self {
+        Self::Key(Arc::new(Key {
+            id: id.to_owned(),
+            name: String::new(),
+            scopes: BTreeSet::from([scope]),
+            created: String::new(),
+            limits,
+            hash: String::new(),
+        }))
+    }
+
+    /// What may be used.
+    pub fn limits(&self) -> Limits {
+        match self {
+            Self::Anybody => Limits::default(),
+            Self::Key(key) => key.limits,
+        }
+    }
+
+    /// True where this caller's business is what another asked: their own, or anything for an
+    /// administrator.
+    pub fn may_see(&self, other: &Self) -> bool {
+        match self {
+            Self::Anybody => true,
+            Self::Key(key) => {
+                key.scopes.contains(&Scope::Admin) || other.id() == Some(key.id.as_str())
+            }
+        }
+    }
 }
 
 /// Why a request is refused.
@@ -245,7 +353,7 @@ pub struct Gate {
 
 #[derive(Debug)]
 struct Known {
-    keys: Vec<(Key, Vec<u8>)>,
+    keys: Vec<(Arc<Key>, Vec<u8>)>,
     version: Option<Version>,
     looked: Instant,
     /// Keys were asked for once, and so are for ever: taking the last one back opens nothing.
@@ -296,7 +404,7 @@ impl Gate {
             }
             let key = found.ok_or(Denied::Unknown)?;
             match key.scopes.contains(&scope) || key.scopes.contains(&Scope::Admin) {
-                true => Ok(Caller::Key(key.id.clone())),
+                true => Ok(Caller::Key(Arc::clone(key))),
                 false => Err(Denied::Scope),
             }
         })
@@ -334,7 +442,7 @@ fn version(file: &KeyFile) -> Option<Version> {
     Some((metadata.modified().ok()?, metadata.ino(), metadata.len()))
 }
 
-fn hashed(keys: Vec<Key>) -> Vec<(Key, Vec<u8>)> {
+fn hashed(keys: Vec<Key>) -> Vec<(Arc<Key>, Vec<u8>)> {
     let hashed = keys.into_iter().map(|key| {
         let digits: Vec<u8> = key.hash.bytes().collect();
         let bytes = digits.chunks(2).map(|pair| {
@@ -342,7 +450,7 @@ fn hashed(keys: Vec<Key>) -> Vec<(Key, Vec<u8>)> {
             u8::from_str_radix(text, 16).unwrap_or_default()
         });
         let hash = bytes.collect();
-        (key, hash)
+        (Arc::new(key), hash)
     });
     hashed.collect()
 }
@@ -366,16 +474,21 @@ mod tests {
         let gate = Gate::open(file.clone()).unwrap();
         assert_eq!(gate.admit(None, Scope::Admin), Ok(Caller::Anybody));
         let (ingest, text) = file
-            .create("shop", BTreeSet::from([Scope::Ingest]), 0)
+            .create(
+                "shop",
+                BTreeSet::from([Scope::Ingest]),
+                Limits::default(),
+                0,
+            )
             .unwrap();
         let (_, admin) = file
-            .create("ops", BTreeSet::from([Scope::Admin]), 0)
+            .create("ops", BTreeSet::from([Scope::Admin]), Limits::default(), 0)
             .unwrap();
         let kept = std::fs::read_to_string(file.path()).unwrap();
         assert!(!kept.contains(&text) && !kept.contains(&text[4..]));
         let gate = Gate::open(file.clone()).unwrap();
         assert!(gate.is_locked());
-        let caller = Caller::Key(ingest.id.clone());
+        let caller = Caller::Key(Arc::new(ingest.clone()));
         assert_eq!(gate.admit(Some(&text), Scope::Ingest), Ok(caller));
         assert_eq!(gate.admit(Some(&text), Scope::Query), Err(Denied::Scope));
         assert!(gate.admit(Some(&admin), Scope::Query).is_ok());
@@ -390,6 +503,55 @@ mod tests {
         file.revoke(&admin.id).unwrap();
         let gate = Gate::open(file).unwrap();
         assert_eq!(gate.admit(None, Scope::Query), Err(Denied::Unknown));
+    }
+
+    #[test]
+    fn a_keys_limits_stand_over_the_services() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = KeyFile::new(&directory.path().join("keys.json"));
+        let limits = Limits {
+            query_memory_bytes: Some(1 << 20),
+            query_deadline_ms: Some(0),
+            ..Limits::default()
+        };
+        let (key, _) = file
+            .create("few", BTreeSet::from([Scope::Query]), limits, 0)
+            .unwrap();
+        let mut service = Settings::default();
+        service.deadline = Some(Duration::from_secs(60));
+        let settings = file.read().unwrap()[0].limits.settings(&service);
+        assert_eq!((settings.memory_bytes, settings.deadline), (1 << 20, None));
+        let queries = Limits {
+            queries: Some(2),
+            ..Limits::default()
+        };
+        let changed = file.limit(&key.id, |before| queries.over(before)).unwrap();
+        assert_eq!(
+            changed.limits,
+            Limits {
+                queries: Some(2),
+                ..limits
+            }
+        );
+        assert_eq!(file.read().unwrap(), [changed]);
+        assert!(matches!(
+            file.limit("none", |limits| limits),
+            Err(KeyError::Unknown(_))
+        ));
+        assert_eq!(
+            Limits::default().settings(&service).deadline,
+            service.deadline
+        );
+        // A file of before there were limits.
+        let json = std::fs::read_to_string(file.path()).unwrap();
+        let start = json.find(",\n    \"limits\"").unwrap();
+        let end = start + json[start..].find('}').unwrap();
+        std::fs::write(
+            file.path(),
+            format!("{}{}", &json[..start], &json[end + 1..]),
+        )
+        .unwrap();
+        assert_eq!(file.read().unwrap()[0].limits, Limits::default());
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! The statements that run: who asked what, and a way to stop them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -15,12 +15,21 @@ use super::keys::Caller;
 pub struct Queries {
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     places: Arc<Semaphore>,
+    /// Places of keys that have limits of their own, as long as one is held or waited for.
+    own: Mutex<HashMap<String, (usize, Weak<Semaphore>)>>,
     /// Statements that may run or wait.
     most: usize,
 }
 
 /// Statements that may wait for each that may run.
 const WAITING: usize = 32;
+
+/// A place among the statements that run, given up when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    _own: Option<OwnedSemaphorePermit>,
+    _all: OwnedSemaphorePermit,
+}
 
 /// Why a statement is not listed.
 #[derive(Clone, Copy, Debug)]
@@ -72,6 +81,7 @@ impl Queries {
         Self {
             running: Mutex::default(),
             places: Arc::new(Semaphore::new(most)),
+            own: Mutex::default(),
             most: most * (1 + WAITING),
         }
     }
@@ -95,6 +105,14 @@ impl Queries {
         if listed.len() >= self.most {
             return Err(NotListed::TooMany);
         }
+        if let Some(most) = running.caller.limits().queries {
+            let own = listed
+                .values()
+                .filter(|other| other.caller.id() == running.caller.id());
+            if own.count() >= most.saturating_mul(1 + WAITING) {
+                return Err(NotListed::TooMany);
+            }
+        }
         listed.insert(running.id.clone(), Arc::clone(&running));
         drop(listed);
         Ok(Listed {
@@ -103,14 +121,38 @@ impl Queries {
         })
     }
 
-    /// Waits for a turn; `None` where the service ends.
-    pub async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.places).acquire_owned().await.ok()
+    /// Waits for a turn, first among the statements of the same key; `None` where the service ends.
+    pub async fn turn(&self, caller: &Caller) -> Option<Turn> {
+        let own = match (caller.id(), caller.limits().queries) {
+            (Some(id), Some(most)) => Some(self.own(id, most).acquire_owned().await.ok()?),
+            _ => None,
+        };
+        Some(Turn {
+            _own: own,
+            _all: Arc::clone(&self.places).acquire_owned().await.ok()?,
+        })
     }
 
-    /// All statements.
-    pub fn all(&self) -> Vec<QueryInfo> {
-        self.lock().values().map(|running| running.told()).collect()
+    /// The places of a key; new ones where its limit has changed.
+    fn own(&self, id: &str, most: usize) -> Arc<Semaphore> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = own.get(id).filter(|(limit, _)| *limit == most);
+        if let Some(places) = known.and_then(|(_, places)| places.upgrade()) {
+            return places;
+        }
+        own.retain(|_, (_, places)| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
+        own.insert(id.to_owned(), (most, Arc::downgrade(&places)));
+        places
+    }
+
+    /// The statements that a caller may see.
+    pub fn all(&self, caller: &Caller) -> Vec<QueryInfo> {
+        let listed = self.lock();
+        let seen = listed
+            .values()
+            .filter(|running| caller.may_see(&running.caller));
+        seen.map(|running| running.told()).collect()
     }
 
     /// Number of statements.
@@ -123,10 +165,10 @@ impl Queries {
         self.len() == 0
     }
 
-    /// Stops a statement; false where there is none of this id.
-    pub fn stop(&self, id: &str) -> bool {
+    /// Stops a statement; false where this caller sees none of this id.
+    pub fn stop(&self, id: &str, caller: &Caller) -> bool {
         let running = self.lock().get(id).cloned();
-        match running {
+        match running.filter(|running| caller.may_see(&running.caller)) {
             Some(running) => {
                 running.stop.notify_one();
                 true
@@ -153,6 +195,11 @@ impl Running {
         &self.id
     }
 
+    /// Who asked.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
     /// How long it has run.
     pub fn seconds(&self) -> f64 {
         self.begun.elapsed().as_secs_f64()
@@ -166,10 +213,7 @@ impl Running {
     fn told(&self) -> QueryInfo {
         QueryInfo {
             query_id: self.id.clone(),
-            key: match &self.caller {
-                Caller::Anybody => None,
-                Caller::Key(id) => Some(id.clone()),
-            },
+            key: self.caller.id().map(str::to_owned),
             sql: self.sql.clone(),
             seconds: self.seconds(),
             rows: self.rows.load(Ordering::Relaxed),
@@ -185,34 +229,66 @@ impl Drop for Listed {
 
 #[cfg(test)]
 mod tests {
+    use super::super::keys::{Limits, Scope};
     use super::*;
 
     #[tokio::test]
     async fn statements_are_listed_while_they_run_and_stopped_by_id() {
         let queries = Arc::new(Queries::new(1));
         let listed = queries.list(Caller::Anybody, "SELECT 1").unwrap();
-        let other = queries
-            .list(Caller::Key("k".to_owned()), "SELECT 2")
-            .unwrap();
-        assert_eq!(queries.all().len(), 2);
-        assert!(queries.stop(listed.running.id()));
+        let caller = |id, scope| Caller::sample(id, scope, Limits::default());
+        let (own, admin) = (caller("k", Scope::Query), caller("a", Scope::Admin));
+        let other = queries.list(own.clone(), "SELECT 2").unwrap();
+        assert_eq!(queries.all(&admin).len(), 2);
+        // A key's business is its own.
+        assert_eq!(queries.all(&own).len(), 1);
+        assert!(queries.all(&caller("l", Scope::Query)).is_empty());
+        assert!(!queries.stop(other.running.id(), &caller("l", Scope::Query)));
+        assert!(queries.stop(listed.running.id(), &admin));
         listed.running.stopped().await;
-        assert!(!queries.stop("nothing"));
+        assert!(!queries.stop("nothing", &admin));
         drop(listed);
-        let all = queries.all();
+        let all = queries.all(&own);
         assert_eq!(
             (all[0].key.as_deref(), all[0].sql.as_str()),
             (Some("k"), "SELECT 2")
         );
         queries.stop_all();
         other.running.stopped().await;
-        let turn = queries.turn().await.unwrap();
-        let next = queries.turn();
+        let turn = queries.turn(&own).await.unwrap();
+        let next = queries.turn(&own);
         tokio::pin!(next);
         assert!(futures::poll!(&mut next).is_pending());
         drop(turn);
         assert!(next.await.is_some());
         drop(other);
         assert!(queries.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_key_has_no_more_turns_and_waiters_than_it_may_have() {
+        let queries = Arc::new(Queries::new(8));
+        let limits = |queries| Limits {
+            queries: Some(queries),
+            ..Limits::default()
+        };
+        let few = Caller::sample("few", Scope::Query, limits(1));
+        let turn = queries.turn(&few).await.unwrap();
+        let next = queries.turn(&few);
+        tokio::pin!(next);
+        assert!(futures::poll!(&mut next).is_pending());
+        // Others do not wait for it, and neither does the same key with another limit.
+        assert!(queries.turn(&Caller::Anybody).await.is_some());
+        let more = Caller::sample("few", Scope::Query, limits(2));
+        assert!(queries.turn(&more).await.is_some());
+        drop(turn);
+        assert!(next.await.is_some());
+        let listed = (0..=WAITING).map(|_| queries.list(few.clone(), "SELECT 1").unwrap());
+        let listed: Vec<Listed> = listed.collect();
+        let refused = queries.list(few.clone(), "SELECT 1");
+        assert!(matches!(refused, Err(NotListed::TooMany)));
+        assert!(queries.list(Caller::Anybody, "SELECT 1").is_ok());
+        drop(listed);
+        assert!(queries.list(few.clone(), "SELECT 1").is_ok());
     }
 }

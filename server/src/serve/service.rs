@@ -182,6 +182,13 @@ impl Service {
         }
     }
 
+    /// A session within what a caller may use.
+    pub fn session_of(&self, caller: &Caller) -> Session {
+        let session = self.session.another();
+        session.change(|settings| *settings = caller.limits().settings(&self.settings));
+        session
+    }
+
     /// Microseconds since 1970-01-01 UTC.
     pub fn now(&self) -> i64 {
         pugmark_engine::Clock::system().now()
@@ -193,8 +200,9 @@ impl Service {
     /// Where the key does not allow it, or asked too often.
     pub fn admit(&self, shown: Option<&str>, scope: Scope) -> Result<Caller, Refused> {
         let caller = self.admit_quietly(shown, scope)?;
-        if let Caller::Key(id) = &caller {
-            self.rate(id)?;
+        if let Some(id) = caller.id() {
+            let most = caller.limits().rate_limit;
+            self.rate(id, most.unwrap_or(self.config.rate_limit))?;
         }
         Ok(caller)
     }
@@ -208,11 +216,11 @@ impl Service {
     }
 
     /// Takes a request of a key's: as many a second as it may send, and as many at once.
-    fn rate(&self, id: &str) -> Result<(), Refused> {
-        let most = f64::from(self.config.rate_limit);
-        if most == 0.0 {
+    fn rate(&self, id: &str, limit: u32) -> Result<(), Refused> {
+        if limit == 0 {
             return Ok(());
         }
+        let most = f64::from(limit);
         let now = Instant::now();
         let mut rates = self.rates.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = rates.entry(id.to_owned()).or_insert(Bucket {
@@ -225,7 +233,7 @@ impl Service {
             filled: now,
         };
         if bucket.left < 1.0 {
-            return Err(Refused::TooMany(self.config.rate_limit));
+            return Err(Refused::TooMany(limit));
         }
         bucket.left -= 1.0;
         Ok(())

@@ -30,7 +30,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use prost::Message;
-use pugmark_query::sql::{Session, SqlError, SqlStatement};
+use pugmark_query::sql::{SqlError, SqlStatement};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -80,27 +80,22 @@ impl Statements {
         })
     }
 
-    fn session(&self) -> Session {
-        let session = self.service.session.another();
-        session.change(|settings| *settings = self.service.settings.clone());
-        session
-    }
-
     /// What will be told of a statement's rows, and where they are had.
     async fn info(
         &self,
+        caller: Caller,
         statement: SqlStatement,
         ticket: Ticket,
         descriptor: FlightDescriptor,
     ) -> Result<Response<FlightInfo>, Status> {
-        let schema = self.describe(statement).await?;
+        let schema = self.describe(caller, statement).await?;
         told(&schema, ticket, descriptor)
     }
 
     /// The columns of a statement.
-    async fn describe(&self, statement: SqlStatement) -> Result<SchemaRef, Status> {
-        let session = Arc::new(self.session());
-        let schema = describe(&self.service, session, statement).await;
+    async fn describe(&self, caller: Caller, statement: SqlStatement) -> Result<SchemaRef, Status> {
+        let session = Arc::new(self.service.session_of(&caller));
+        let schema = describe(&self.service, caller, session, statement).await;
         Ok(plain(&schema.map_err(status)?))
     }
 
@@ -174,7 +169,7 @@ impl Statements {
                 }
                 NotListed::Random(error) => Status::internal(error.to_string()),
             })?;
-        let session = Arc::new(self.session());
+        let session = Arc::new(self.service.session_of(listed.running.caller()));
         let begun = Answering::begin(&self.service, session, statement, listed, make);
         begun.await.map_err(status)
     }
@@ -390,13 +385,14 @@ impl FlightSqlService for Statements {
         query: CommandStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.admit(request.metadata(), Scope::Query)?;
+        let caller = self.admit(request.metadata(), Scope::Query)?;
         let handle = Handle::new(query.query);
         let statement = handle.statement().map_err(status)?;
         let ticket = ticket(&TicketStatementQuery {
             statement_handle: handle.bytes()?,
         });
-        self.info(statement, ticket, request.into_inner()).await
+        self.info(caller, statement, ticket, request.into_inner())
+            .await
     }
 
     async fn do_get_statement(
@@ -414,10 +410,10 @@ impl FlightSqlService for Statements {
         query: ActionCreatePreparedStatementRequest,
         request: Request<Action>,
     ) -> Result<ActionCreatePreparedStatementResult, Status> {
-        self.admit(request.metadata(), Scope::Query)?;
+        let caller = self.admit(request.metadata(), Scope::Query)?;
         let handle = Handle::new(query.query);
         let (statement, parameters) = handle.sample(&self.service.session).map_err(status)?;
-        let columns = self.describe(statement).await?;
+        let columns = self.describe(caller, statement).await?;
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: handle.bytes()?,
             dataset_schema: match columns.fields().is_empty() {
@@ -455,10 +451,11 @@ impl FlightSqlService for Statements {
         query: CommandPreparedStatementQuery,
         request: Request<FlightDescriptor>,
     ) -> Result<Response<FlightInfo>, Status> {
-        self.admit(request.metadata(), Scope::Query)?;
+        let caller = self.admit(request.metadata(), Scope::Query)?;
         let (statement, _) = statement_of(&query.prepared_statement_handle)?;
         let ticket = ticket(&query);
-        self.info(statement, ticket, request.into_inner()).await
+        self.info(caller, statement, ticket, request.into_inner())
+            .await
     }
 
     async fn do_get_prepared_statement(

@@ -96,16 +96,14 @@ pub(super) async fn get(
     answer(service, &headers, asked, room).await
 }
 
-/// The statements that run.
+/// The statements that run: those of the key, and all of them for an administrator.
 pub(super) async fn list(
     State(service): State<Arc<Service>>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    access::admit_head(&service, &headers, Scope::Query)?;
-    Ok(as_json(
-        StatusCode::OK,
-        &json!({ "queries": service.queries.all() }),
-    ))
+    let caller = access::admit_head(&service, &headers, Scope::Query)?;
+    let seen = service.queries.all(&caller);
+    Ok(as_json(StatusCode::OK, &json!({ "queries": seen })))
 }
 
 /// Stops a statement.
@@ -114,9 +112,9 @@ pub(super) async fn stop(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
-    access::admit_head(&service, &headers, Scope::Query)?;
+    let caller = access::admit_head(&service, &headers, Scope::Query)?;
     let Path(id) = id.map_err(|_| Failure::bad("the id of a statement is hexadecimal digits"))?;
-    match service.queries.stop(&id) {
+    match service.queries.stop(&id, &caller) {
         true => Ok(as_json(StatusCode::OK, &json!({ "stopped": id }))),
         false => Err(Failure::new(
             StatusCode::NOT_FOUND,
@@ -299,11 +297,11 @@ impl Making {
     }
 
     async fn make(&self, statement: SqlStatement, begun: Begun) {
-        let Some(_turn) = self.service.queries.turn().await else {
+        let caller = self.listed.running.caller();
+        let Some(_turn) = self.service.queries.turn(caller).await else {
             return;
         };
-        let session = self.service.session.another();
-        session.change(|settings| *settings = self.service.settings.clone());
+        let session = self.service.session_of(caller);
         let first = match session.run(statement).await {
             Ok(mut answer) => match answer.rows.next().await.transpose() {
                 Ok(first) => Ok((answer, first)),

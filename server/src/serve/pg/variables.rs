@@ -144,18 +144,18 @@ impl Variables {
     }
 
     /// Sets a variable, or what it was first where there is no value. Settings of Pugmark's own
-    /// stay within what the service allows.
+    /// stay within what the client's key may use.
     pub(super) fn set(
         &mut self,
         name: &str,
         value: Option<&str>,
         session: &Session,
-        service: &Settings,
+        limits: &Settings,
     ) -> Result<(), Failure> {
         let name = name.to_ascii_lowercase();
         let known = KNOWN.iter().any(|(known, _)| *known == name);
         if OWN.contains(&name.as_str()) {
-            return set_own(&name, value, session, service);
+            return set_own(&name, value, session, limits);
         }
         if FIXED.contains(&name.as_str()) {
             let message = format!("`{name}` cannot be changed");
@@ -188,13 +188,13 @@ impl Variables {
     }
 
     /// Everything is what it was first.
-    pub(super) fn reset(&mut self, session: &Session, service: &Settings) {
+    pub(super) fn reset(&mut self, session: &Session, limits: &Settings) {
         let name = self.set.remove("application_name");
         self.set.clear();
         if let Some(name) = name {
             self.set.insert("application_name".to_owned(), name);
         }
-        session.change(|settings| *settings = service.clone());
+        session.change(|settings| *settings = limits.clone());
     }
 }
 
@@ -230,7 +230,7 @@ fn set_own(
     name: &str,
     value: Option<&str>,
     session: &Session,
-    service: &Settings,
+    limits: &Settings,
 ) -> Result<(), Failure> {
     let mut settings = session.settings();
     match value {
@@ -239,15 +239,15 @@ fn set_own(
             ..error.into()
         })?,
         None => match name {
-            "as_of" => settings.as_of = service.as_of,
-            "memory_limit" => settings.memory_bytes = service.memory_bytes,
-            "spill_limit" => settings.spill_bytes = service.spill_bytes,
-            "deadline" | "statement_timeout" => settings.deadline = service.deadline,
-            "threads" => settings.threads = service.threads,
-            _ => settings = settings.zone(service.zone_name())?,
+            "as_of" => settings.as_of = limits.as_of,
+            "memory_limit" => settings.memory_bytes = limits.memory_bytes,
+            "spill_limit" => settings.spill_bytes = limits.spill_bytes,
+            "deadline" | "statement_timeout" => settings.deadline = limits.deadline,
+            "threads" => settings.threads = limits.threads,
+            _ => settings = settings.zone(limits.zone_name())?,
         },
     }
-    let (bytes, spill) = (service.memory_bytes, service.spill_bytes);
+    let (bytes, spill) = (limits.memory_bytes, limits.spill_bytes);
     if settings.memory_bytes > bytes || settings.spill_bytes > spill {
         let message = format!(
             "a statement may hold {} MB here, and write {} MB of temporary files; SET less",
@@ -257,10 +257,10 @@ fn set_own(
         return Err(Failure::new("53200", message));
     }
     let machine = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let threads = service.threads.unwrap_or(machine);
+    let threads = limits.threads.unwrap_or(machine);
     settings.threads = settings.threads.map(|own| own.min(threads));
-    // No limit is the service's own.
-    settings.deadline = match (settings.deadline, service.deadline) {
+    // No limit is the key's own.
+    settings.deadline = match (settings.deadline, limits.deadline) {
         (Some(own), Some(most)) => Some(own.min(most)),
         (own, most) => own.or(most),
     };
