@@ -292,12 +292,9 @@ fn cancelled_statements_leave_nothing_behind() {
             raw.0
                 .set_read_timeout(Some(Duration::from_millis(300)))
                 .unwrap();
-            match raw.message() {
-                Some((b'E', body)) => {
-                    assert_eq!(field(&body, b'C'), "57014");
-                    break;
-                }
-                _ => {}
+            if let Some((b'E', body)) = raw.message() {
+                assert_eq!(field(&body, b'C'), "57014");
+                break;
             }
         }
         raw.0
