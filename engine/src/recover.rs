@@ -90,7 +90,9 @@ pub(crate) fn open(
     );
     crate::crash::crash_point!("recover.replayed");
     let active = shared.state().active;
-    replayed.into_iter().for_each(|batch| active.publish(batch));
+    for batch in replayed {
+        active.publish(batch);
+    }
     Ok((Arc::new(shared), writer_lock))
 }
 
@@ -259,9 +261,9 @@ pub(crate) fn memtable_of(
     build: BuildOptions,
 ) -> Memtable {
     let memtable = Memtable::new(partition_micros, build);
-    batches
-        .into_iter()
-        .for_each(|batch| memtable.publish(batch));
+    for batch in batches {
+        memtable.publish(batch);
+    }
     memtable
 }
 

@@ -1,13 +1,14 @@
 //! Background work: flushing full memory tables, compaction, retention, tidying runs.
 //!
-//! Two threads, so that a long compaction never keeps a memory table waiting. Both stop when the
-//! last handle is dropped. An error of theirs poisons the store: appends then tell what happened.
+//! Three threads, so that a long compaction never keeps a memory table waiting, and neither keeps a
+//! reader of what has just come. All stop when the last handle is dropped. An error of theirs poisons the store: appends then tell what happened.
 
 mod compact;
 mod retention;
 mod runs;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use crate::error::{StorageError, WriteError};
 use crate::store::shared::{Shared, lock};
 use crate::write::group::Durability;
+use crate::write::memtable::AHEAD_ROWS;
 
 /// How often the compactor looks at retention and expired message ids without being woken.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
@@ -30,6 +32,7 @@ const QUIET: Duration = Duration::from_secs(60);
 pub(crate) struct Wake {
     flusher: (Sender<()>, Receiver<()>),
     compactor: (Sender<()>, Receiver<()>),
+    imager: (Sender<()>, Receiver<()>),
 }
 
 impl Default for Wake {
@@ -37,6 +40,7 @@ impl Default for Wake {
         Self {
             flusher: bounded(1),
             compactor: bounded(1),
+            imager: bounded(1),
         }
     }
 }
@@ -58,6 +62,24 @@ impl Shared {
     pub(crate) fn wake_compactor(&self) {
         let _already_pending = self.wake.compactor.0.try_send(());
     }
+
+    /// Asks for images of published batches, where readers come.
+    pub(crate) fn wake_imager(&self) {
+        if self.ahead.load(Ordering::Relaxed) > 0 {
+            let _already_pending = self.wake.imager.0.try_send(());
+        }
+    }
+
+    /// Makes images of the active memory table's batches ahead of readers, for as long as some came
+    /// lately.
+    fn image_ahead(&self) -> Result<(), WriteError> {
+        let active = self.state().active;
+        while active.tail_rows() >= AHEAD_ROWS && self.ahead.load(Ordering::Relaxed) > 0 {
+            self.ahead.fetch_sub(1, Ordering::Relaxed);
+            active.image_ahead()?;
+        }
+        Ok(())
+    }
 }
 
 impl Maintenance {
@@ -66,7 +88,7 @@ impl Maintenance {
         let (stop, stopped) = bounded::<()>(0);
         let mut maintenance = Self {
             stop: Some(stop),
-            threads: Vec::with_capacity(2),
+            threads: Vec::with_capacity(3),
         };
         let flusher = (Arc::clone(shared), stopped.clone());
         maintenance.spawn("pugmark-flush", move || {
@@ -82,6 +104,12 @@ impl Maintenance {
                 shared.wake_compactor();
                 idle.seal_log_when_quiet(shared)
             });
+        })?;
+        let imager = (Arc::clone(shared), stopped.clone());
+        maintenance.spawn("pugmark-image", move || {
+            let (shared, stopped) = imager;
+            let wake = &shared.wake.imager.1;
+            run(&shared, &stopped, wake, LOOK_AROUND, Shared::image_ahead);
         })?;
         let compactor = (Arc::clone(shared), stopped);
         maintenance.spawn("pugmark-compact", move || {

@@ -1,12 +1,16 @@
 //! Snapshots: the segments and memory tables of one instant, kept readable while they are held.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::dictionary::DictionarySnapshot;
 use crate::error::ReadError;
 use crate::ids::{Ordinal, UserKey};
 use crate::segment::{Partition, Segment};
 use crate::store::shared::{Shared, State};
+
+/// Images that are made ahead of readers after the last one came: some half a million rows.
+const MOST_AHEAD: u32 = 64;
 
 /// One state of the store: all that was acknowledged before it was taken, nothing half.
 ///
@@ -30,6 +34,7 @@ impl Snapshot {
     /// A snapshot of a writing store.
     pub(crate) fn take(shared: &Shared) -> Result<Self, ReadError> {
         let taken_at = shared.options.clock.now();
+        shared.ahead.store(MOST_AHEAD, Ordering::Relaxed);
         let State {
             version,
             frozen,

@@ -2,7 +2,7 @@
 //! tables beside it, and the one way to publish the next version.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::dictionary::Dictionary;
@@ -94,6 +94,8 @@ pub(crate) struct Shared {
     /// Bulk loads under way.
     pub(crate) bulk_loads: AtomicUsize,
     pub(crate) wake: Wake,
+    /// Images that may yet be made ahead of readers, until one comes.
+    pub(crate) ahead: AtomicU32,
     publishing: Mutex<()>,
     next_file: AtomicU64,
 }
@@ -162,6 +164,7 @@ impl Shared {
             compacting: Mutex::new(()),
             bulk_loads: AtomicUsize::new(0),
             wake: Wake::default(),
+            ahead: AtomicU32::new(0),
             publishing: Mutex::new(()),
             next_file: AtomicU64::new(next_file),
         }

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::storage::MemoryStorage;
@@ -53,6 +54,44 @@ fn what_was_appended_is_seen_and_survives() {
         before.find(UserKey::Text("bob")).unwrap(),
         Some(crate::Ordinal(1))
     );
+}
+
+/// Readers, the thread that works ahead of them and flushes all make images of the same batches.
+#[test]
+fn readers_see_each_acknowledged_event_once_while_images_are_made() {
+    const APPENDS: u64 = 600;
+    const ROWS: u64 = 3;
+    let (_, builder) = memory();
+    let store = builder.open().unwrap();
+    let acknowledged = AtomicU64::new(0);
+    let read = || {
+        let mut seen = 0;
+        while seen < APPENDS * ROWS {
+            let least = acknowledged.load(Ordering::SeqCst).max(seen);
+            let snapshot = store.snapshot().unwrap();
+            seen = snapshot.events();
+            assert!(least <= seen, "{least} events, of which {seen} are seen");
+            let arrivals = snapshot.event_segments().iter();
+            let arrivals: Vec<_> = arrivals.map(|segment| segment.meta().arrival).collect();
+            assert!(arrivals.windows(2).all(|pair| pair[0].1 < pair[1].0));
+        }
+        seen
+    };
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..3).map(|_| scope.spawn(read)).collect();
+        for number in 0..APPENDS {
+            let user = format!("u{}", number % 50);
+            store.append(batch(&user, 0..ROWS as i64)).unwrap();
+            acknowledged.fetch_add(ROWS, Ordering::SeqCst);
+            if number % 200 == 199 {
+                store.flush().unwrap();
+            }
+        }
+        for reader in readers {
+            assert_eq!(reader.join().unwrap(), APPENDS * ROWS);
+        }
+    });
+    store.verify().unwrap();
 }
 
 #[test]

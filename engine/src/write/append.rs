@@ -14,7 +14,7 @@ use crate::limits;
 use crate::segment::Partition;
 use crate::store::shared::{Shared, lock};
 use crate::write::group::Ticket;
-use crate::write::memtable::{MemBatch, Memtable, partition_of};
+use crate::write::memtable::{AHEAD_ROWS, MemBatch, Memtable, partition_of};
 use crate::write::record::{self, BatchKind, Progress};
 
 /// What became of an appended batch.
@@ -176,7 +176,10 @@ impl Shared {
             .is_some_and(|(next, _, _)| *next <= ticket)
         {
             if let Some((_, batch, memtable)) = state.pending.pop_front() {
-                memtable.publish(batch);
+                let waiting = memtable.publish(batch);
+                if waiting >= AHEAD_ROWS {
+                    self.wake_imager();
+                }
             }
         }
     }

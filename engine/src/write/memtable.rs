@@ -3,13 +3,27 @@
 //! Published batches wait in a tail until somebody reads. A reader turns the tail into segment
 //! images (the same bytes a file would hold) and merges neighbouring images of similar size, so
 //! that reading costs a logarithm of the batches, and a batch is sorted a few times at most.
+//!
+//! While readers come, a thread does the same ahead of them, chunk by chunk, and the larger merges:
+//! a reader then finds little to do, however fast batches come. Nobody waits for a merge.
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, TryLockError};
 
 use crate::batch::ResolvedBatch;
 use crate::error::Corruption;
 use crate::segment::{self, BuildOptions, Partition, Segment, SegmentImage};
+use crate::store::shared::lock;
 use crate::write::record::{BatchKind, Progress};
+
+/// Rows of the tail that are worth an image ahead of readers.
+pub(crate) const AHEAD_ROWS: usize = if cfg!(test) { 8 } else { 1 << 13 };
+/// Runs that are merged at a time: few, so that there are not many, and not two, so that no row is
+/// merged often.
+const MERGED_RUNS: usize = 4;
+/// Rows that a reader merges at most.
+const READER_MERGES: u64 = if cfg!(test) { 16 } else { 1 << 14 };
+/// Rows that are merged at most ahead of readers: no merge takes so long that many wait in the tail.
+const AHEAD_MERGES: u64 = if cfg!(test) { 64 } else { 1 << 18 };
 
 /// One published batch.
 #[derive(Debug)]
@@ -28,13 +42,24 @@ pub(crate) struct MemBatch {
 pub(crate) struct Memtable {
     partition_micros: i64,
     build: BuildOptions,
-    tail: RwLock<Vec<Arc<MemBatch>>>,
-    runs: Mutex<Vec<MemRun>>,
+    tail: RwLock<Tail>,
+    runs: Mutex<Vec<Arc<MemRun>>>,
+    /// Held while the tail is made an image of.
+    imaging: Mutex<()>,
+    /// Held while runs are merged. Without it runs are only added, behind the others.
+    merging: Mutex<()>,
     progress: Mutex<Vec<Progress>>,
 }
 
+/// Batches of which there is no image yet.
+#[derive(Debug, Default)]
+struct Tail {
+    batches: Vec<Arc<MemBatch>>,
+    rows: usize,
+}
+
 /// Images of neighbouring batches: one segment for each partition that they touch.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct MemRun {
     rows: u64,
     segments: Vec<Arc<Segment>>,
@@ -48,32 +73,38 @@ impl Memtable {
             build,
             tail: RwLock::default(),
             runs: Mutex::default(),
+            imaging: Mutex::default(),
+            merging: Mutex::default(),
             progress: Mutex::default(),
         }
     }
 
-    /// Makes a batch visible, after all that were published before.
-    pub(crate) fn publish(&self, batch: Arc<MemBatch>) {
+    /// Makes a batch visible, after all that were published before. Returns the rows of which
+    /// there is no image.
+    pub(crate) fn publish(&self, batch: Arc<MemBatch>) -> usize {
         if let Some(progress) = batch.progress {
-            self.progress
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(progress);
+            lock(&self.progress).push(progress);
         }
-        if !batch.rows.times.is_empty() {
-            self.tail
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push(batch);
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        let rows = batch.rows.times.len();
+        if rows > 0 {
+            tail.batches.push(batch);
+            tail.rows += rows;
         }
+        tail.rows
+    }
+
+    /// Rows of which there is no image.
+    pub(crate) fn tail_rows(&self) -> usize {
+        self.tail
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .rows
     }
 
     /// Progress notes of the published batches, oldest first.
     pub(crate) fn progress(&self) -> Vec<Progress> {
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        lock(&self.progress).clone()
     }
 
     /// Everything published, as segments in arrival order.
@@ -81,32 +112,66 @@ impl Memtable {
     /// # Errors
     /// Only where an image does not read back, which is a bug or broken memory.
     pub(crate) fn segments(&self) -> Result<Vec<Arc<Segment>>, Corruption> {
-        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
-        let tail = self
-            .tail
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        if !tail.is_empty() {
-            runs.push(self.image(&tail)?);
-            // Readers hold the lock on the runs, so none sees the tail shortened before its image.
-            self.tail
-                .write()
-                .unwrap_or_else(PoisonError::into_inner)
-                .drain(..tail.len());
+        self.image_tail()?;
+        self.merge_runs(READER_MERGES)?;
+        let runs = lock(&self.runs);
+        let segments = runs.iter().flat_map(|run| run.segments.iter().cloned());
+        Ok(segments.collect())
+    }
+
+    /// Does what the next reader would have to do, and more.
+    ///
+    /// # Errors
+    /// As [`segments`](Self::segments).
+    pub(crate) fn image_ahead(&self) -> Result<(), Corruption> {
+        self.image_tail()?;
+        self.merge_runs(AHEAD_MERGES)
+    }
+
+    /// Turns the batches of the tail into a run.
+    fn image_tail(&self) -> Result<(), Corruption> {
+        let _one_at_a_time = lock(&self.imaging);
+        let batches = {
+            let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+            tail.batches.clone()
+        };
+        if batches.is_empty() {
+            return Ok(());
         }
-        while let [.., older, newer] = runs.as_slice()
-            && older.rows <= newer.rows.saturating_mul(2)
-        {
-            let merged = self.merge(older, newer)?;
-            runs.pop();
-            runs.pop();
-            runs.push(merged);
+        let run = self.image(&batches)?;
+        let rows: usize = batches.iter().map(|batch| batch.rows.times.len()).sum();
+        lock(&self.runs).push(Arc::new(run));
+        let mut tail = self.tail.write().unwrap_or_else(PoisonError::into_inner);
+        tail.batches.drain(..batches.len());
+        tail.rows -= rows;
+        Ok(())
+    }
+
+    /// Merges neighbouring runs of similar size that have no more than `most` rows together.
+    fn merge_runs(&self, most: u64) -> Result<(), Corruption> {
+        let _one_at_a_time = match self.merging.try_lock() {
+            Ok(merging) => merging,
+            Err(TryLockError::Poisoned(left)) => left.into_inner(),
+            // Whoever is at it goes on for all.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        while let Some((place, similar)) = self.similar_runs(most) {
+            let merged = self.merge(&similar)?;
+            lock(&self.runs).splice(place..place + similar.len(), [Arc::new(merged)]);
         }
-        Ok(runs
-            .iter()
-            .flat_map(|run| run.segments.iter().cloned())
-            .collect())
+        Ok(())
+    }
+
+    /// The youngest neighbours that are worth merging, and where they are.
+    fn similar_runs(&self, most: u64) -> Option<(usize, Vec<Arc<MemRun>>)> {
+        let runs = lock(&self.runs);
+        let similar = |runs: &[Arc<MemRun>]| {
+            let rows = runs.iter().map(|run| run.rows);
+            let newer: u64 = rows.clone().skip(1).sum();
+            runs[0].rows <= newer && rows.sum::<u64>() <= most
+        };
+        let place = runs.windows(MERGED_RUNS).rposition(similar)?;
+        Some((place, runs[place..place + MERGED_RUNS].to_vec()))
     }
 
     fn image(&self, batches: &[Arc<MemBatch>]) -> Result<MemRun, Corruption> {
@@ -122,10 +187,10 @@ impl Memtable {
         Ok(run)
     }
 
-    fn merge(&self, older: &MemRun, newer: &MemRun) -> Result<MemRun, Corruption> {
-        let all = older.segments.iter().chain(&newer.segments).cloned();
+    fn merge(&self, runs: &[Arc<MemRun>]) -> Result<MemRun, Corruption> {
+        let all = runs.iter().flat_map(|run| run.segments.iter().cloned());
         let mut merged = MemRun {
-            rows: older.rows + newer.rows,
+            rows: runs.iter().map(|run| run.rows).sum(),
             segments: Vec::with_capacity(8),
         };
         for group in by_partition(all) {
