@@ -87,6 +87,7 @@ class Service:
             said = line.partition("serving http://")[2]
             if said:
                 return said.split('"')[0].split()[0]
+        self.process.kill()
         raise SystemExit("the service did not start")
 
     def ask(self, sql):

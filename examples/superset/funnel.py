@@ -55,7 +55,11 @@ class Superset:
 
     def __enter__(self):
         self.install()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):

@@ -17,7 +17,6 @@ use crossbeam::channel::{Receiver, Sender, TryRecvError, bounded};
 use crate::error::{StorageError, WriteError};
 use crate::store::shared::{Shared, lock};
 use crate::write::group::Durability;
-use crate::write::memtable::AHEAD_ROWS;
 
 /// How often the compactor looks at retention and expired message ids without being woken.
 const LOOK_AROUND: Duration = Duration::from_secs(30);
@@ -70,11 +69,11 @@ impl Shared {
         }
     }
 
-    /// Makes images of the active memory table's batches ahead of readers, for as long as some came
-    /// lately.
+    /// Makes images of the active memory table's batches ahead of readers, and merges them, for as
+    /// long as some came lately.
     fn image_ahead(&self) -> Result<(), WriteError> {
         let active = self.state().active;
-        while active.tail_rows() >= AHEAD_ROWS && self.ahead.load(Ordering::Relaxed) > 0 {
+        while active.is_behind() && self.ahead.load(Ordering::Relaxed) > 0 {
             self.ahead.fetch_sub(1, Ordering::Relaxed);
             active.image_ahead()?;
         }

@@ -41,12 +41,13 @@ impl Snapshot {
             active,
         } = shared.state();
         let mut segments = version.segments.clone();
-        for memtable in frozen
-            .iter()
-            .map(|frozen| &frozen.memtable)
-            .chain([&active])
-        {
-            segments.extend(memtable.segments()?);
+        // The newest first: whatever is seen in it, all before it is published already.
+        segments.extend(active.segments()?);
+        for frozen in frozen.iter().rev() {
+            segments.extend(frozen.memtable.segments()?);
+        }
+        if active.is_behind() {
+            shared.wake_imager();
         }
         let dictionary = shared.dictionary.snapshot();
         Ok(Self::of(

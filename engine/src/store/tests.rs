@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::storage::MemoryStorage;
@@ -64,9 +65,14 @@ fn readers_see_each_acknowledged_event_once_while_images_are_made() {
     let (_, builder) = memory();
     let store = builder.open().unwrap();
     let acknowledged = AtomicU64::new(0);
+    let begun = Instant::now();
     let read = || {
         let mut seen = 0;
         while seen < APPENDS * ROWS {
+            assert!(
+                begun.elapsed() < Duration::from_secs(300),
+                "{seen} are seen"
+            );
             let least = acknowledged.load(Ordering::SeqCst).max(seen);
             let snapshot = store.snapshot().unwrap();
             seen = snapshot.events();

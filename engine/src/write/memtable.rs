@@ -94,14 +94,6 @@ impl Memtable {
         tail.rows
     }
 
-    /// Rows of which there is no image.
-    pub(crate) fn tail_rows(&self) -> usize {
-        self.tail
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .rows
-    }
-
     /// Progress notes of the published batches, oldest first.
     pub(crate) fn progress(&self) -> Vec<Progress> {
         lock(&self.progress).clone()
@@ -113,10 +105,27 @@ impl Memtable {
     /// Only where an image does not read back, which is a bug or broken memory.
     pub(crate) fn segments(&self) -> Result<Vec<Arc<Segment>>, Corruption> {
         self.image_tail()?;
-        self.merge_runs(READER_MERGES)?;
+        let merging = match self.merging.try_lock() {
+            Ok(merging) => Some(merging),
+            Err(TryLockError::Poisoned(left)) => Some(left.into_inner()),
+            // Somebody merges, and nobody waits for that.
+            Err(TryLockError::WouldBlock) => None,
+        };
+        if merging.is_some() {
+            self.merge_runs(READER_MERGES)?;
+        }
+        drop(merging);
         let runs = lock(&self.runs);
         let segments = runs.iter().flat_map(|run| run.segments.iter().cloned());
         Ok(segments.collect())
+    }
+
+    /// True where there is something to do ahead of the next reader.
+    pub(crate) fn is_behind(&self) -> bool {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        let waiting = tail.rows;
+        drop(tail);
+        waiting >= AHEAD_ROWS || self.similar_runs(AHEAD_MERGES).is_some()
     }
 
     /// Does what the next reader would have to do, and more.
@@ -125,6 +134,7 @@ impl Memtable {
     /// As [`segments`](Self::segments).
     pub(crate) fn image_ahead(&self) -> Result<(), Corruption> {
         self.image_tail()?;
+        let _one_at_a_time = lock(&self.merging);
         self.merge_runs(AHEAD_MERGES)
     }
 
@@ -147,14 +157,9 @@ impl Memtable {
         Ok(())
     }
 
-    /// Merges neighbouring runs of similar size that have no more than `most` rows together.
+    /// Merges neighbouring runs of similar size that have no more than `most` rows together. Called
+    /// with `merging` held.
     fn merge_runs(&self, most: u64) -> Result<(), Corruption> {
-        let _one_at_a_time = match self.merging.try_lock() {
-            Ok(merging) => merging,
-            Err(TryLockError::Poisoned(left)) => left.into_inner(),
-            // Whoever is at it goes on for all.
-            Err(TryLockError::WouldBlock) => return Ok(()),
-        };
         while let Some((place, similar)) = self.similar_runs(most) {
             let merged = self.merge(&similar)?;
             lock(&self.runs).splice(place..place + similar.len(), [Arc::new(merged)]);

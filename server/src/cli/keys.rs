@@ -95,35 +95,48 @@ struct LimitFlags {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     queries: Option<u32>,
     /// Memory of a statement, as 128MB
-    #[arg(long, value_name = "SIZE")]
-    query_memory: Option<String>,
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    query_memory: Option<usize>,
     /// Longest time of a statement, as 10s; 0 for any
-    #[arg(long, value_name = "TIME")]
-    query_deadline: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    query_deadline: Option<u64>,
 }
 
 impl LimitFlags {
-    fn limits(&self) -> Result<Limits, CliError> {
-        let mut settings = Settings::default();
-        if let Some(size) = &self.query_memory {
-            settings
-                .assign("memory_limit", size)
-                .map_err(CliError::Sql)?;
-        }
-        if let Some(time) = &self.query_deadline {
-            settings.assign("deadline", time).map_err(CliError::Sql)?;
-        }
-        let deadline = settings.deadline.map_or(0, |limit| limit.as_millis());
-        Ok(Limits {
+    fn limits(&self) -> Limits {
+        Limits {
             rate_limit: self.rate_limit,
             queries: self.queries.map(|most| most as usize),
-            query_memory_bytes: self.query_memory.as_ref().map(|_| settings.memory_bytes),
-            query_deadline_ms: self
-                .query_deadline
-                .as_ref()
-                .map(|_| u64::try_from(deadline).unwrap_or(u64::MAX)),
-        })
+            query_memory_bytes: self.query_memory,
+            query_deadline_ms: self.query_deadline,
+        }
     }
+}
+
+/// Bytes of a size.
+fn size(text: &str) -> Result<usize, String> {
+    match setting("memory_limit", text)?.memory_bytes {
+        0 => Err("a statement needs some memory".to_owned()),
+        bytes => Ok(bytes),
+    }
+}
+
+/// Milliseconds of a time; none for any.
+fn time(text: &str) -> Result<u64, String> {
+    let limit = setting("deadline", text)?.deadline;
+    let millis = limit.map_or(0, |limit| limit.as_millis());
+    u64::try_from(millis).map_err(|error| error.to_string())
+}
+
+/// Settings of which one is so.
+fn setting(name: &str, text: &str) -> Result<Settings, String> {
+    if text.eq_ignore_ascii_case("default") {
+        return Err("leave it out, or --reset it, for the service's own".to_owned());
+    }
+    let mut settings = Settings::default();
+    let assigned = settings.assign(name, text);
+    assigned.map_err(|error| error.to_string())?;
+    Ok(settings)
 }
 
 impl Where {
@@ -143,7 +156,7 @@ impl KeysArgs {
             } => {
                 let scopes: BTreeSet<Scope> = scopes.into_iter().collect();
                 let now = Clock::system().now();
-                let created = file.file().create(&name, scopes, limits.limits()?, now);
+                let created = file.file().create(&name, scopes, limits.limits(), now);
                 let (key, text) = created.map_err(ServeError::from)?;
                 say(&format!("key {}, which is not shown again:", key.id));
                 print(&format!("{text}\n"))
@@ -155,7 +168,7 @@ impl KeysArgs {
                 reset,
                 limits,
             } => {
-                let limits = limits.limits()?;
+                let limits = limits.limits();
                 let changed = file.file().limit(&id, |before| match reset {
                     true => limits,
                     false => limits.over(before),

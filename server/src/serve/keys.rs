@@ -69,6 +69,11 @@ impl Limits {
         settings
     }
 
+    /// True where nothing is said.
+    pub fn are_the_services(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The limits that are said in the place of those that were.
     #[must_use]
     pub fn over(self, before: Self) -> Self {
@@ -94,7 +99,7 @@ pub struct Key {
     /// When it was made, RFC 3339.
     pub created: String,
     /// What it may use.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Limits::are_the_services")]
     pub limits: Limits,
     /// SHA-256 of its text, in hexadecimal digits.
     hash: String,

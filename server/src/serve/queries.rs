@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -15,14 +15,47 @@ use super::keys::Caller;
 pub struct Queries {
     running: Mutex<BTreeMap<String, Arc<Running>>>,
     places: Arc<Semaphore>,
-    /// Places of keys that have limits of their own, as long as one is held or waited for.
-    own: Mutex<HashMap<String, (usize, Weak<Semaphore>)>>,
+    /// Places of keys that have limits of their own.
+    own: Mutex<HashMap<String, Own>>,
     /// Statements that may run or wait.
     most: usize,
 }
 
 /// Statements that may wait for each that may run.
 const WAITING: usize = 32;
+
+/// Places of a key's statements.
+#[derive(Debug)]
+struct Own {
+    places: Arc<Semaphore>,
+    most: usize,
+    /// Places that are no more as soon as somebody gives them up.
+    owed: usize,
+}
+
+impl Own {
+    fn new(most: usize) -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(most)),
+            most,
+            owed: 0,
+        }
+    }
+
+    /// From now on there are so many.
+    fn change(&mut self, most: usize) {
+        if most >= self.most {
+            let more = most - self.most;
+            let kept = more.min(self.owed);
+            self.owed -= kept;
+            self.places.add_permits(more - kept);
+        } else {
+            let fewer = self.most - most;
+            self.owed += fewer - self.places.forget_permits(fewer);
+        }
+        self.most = most;
+    }
+}
 
 /// A place among the statements that run, given up when it is dropped.
 #[derive(Debug)]
@@ -105,7 +138,11 @@ impl Queries {
         if listed.len() >= self.most {
             return Err(NotListed::TooMany);
         }
-        if let Some(most) = running.caller.limits().queries {
+        if let (Some(id), Some(most)) = (running.caller.id(), running.caller.limits().queries) {
+            // What was listed before may know an older limit.
+            if let Some(own) = self.own().get_mut(id) {
+                own.change(most);
+            }
             let own = listed
                 .values()
                 .filter(|other| other.caller.id() == running.caller.id());
@@ -124,7 +161,7 @@ impl Queries {
     /// Waits for a turn, first among the statements of the same key; `None` where the service ends.
     pub async fn turn(&self, caller: &Caller) -> Option<Turn> {
         let own = match (caller.id(), caller.limits().queries) {
-            (Some(id), Some(most)) => Some(self.own(id, most).acquire_owned().await.ok()?),
+            (Some(id), Some(most)) => Some(self.own_turn(id, most).await?),
             _ => None,
         };
         Some(Turn {
@@ -133,17 +170,25 @@ impl Queries {
         })
     }
 
-    /// The places of a key; new ones where its limit has changed.
-    fn own(&self, id: &str, most: usize) -> Arc<Semaphore> {
-        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        let known = own.get(id).filter(|(limit, _)| *limit == most);
-        if let Some(places) = known.and_then(|(_, places)| places.upgrade()) {
-            return places;
+    async fn own_turn(&self, id: &str, most: usize) -> Option<OwnedSemaphorePermit> {
+        loop {
+            let places = {
+                let mut own = self.own();
+                own.retain(|other, own| other == id || Arc::strong_count(&own.places) > 1);
+                let own = own.entry(id.to_owned()).or_insert_with(|| Own::new(most));
+                Arc::clone(&own.places)
+            };
+            let place = places.acquire_owned().await.ok()?;
+            match self.own().get_mut(id) {
+                Some(own) if own.owed > 0 => own.owed -= 1,
+                _ => return Some(place),
+            }
+            place.forget();
         }
-        own.retain(|_, (_, places)| places.strong_count() > 0);
-        let places = Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS)));
-        own.insert(id.to_owned(), (most, Arc::downgrade(&places)));
-        places
+    }
+
+    fn own(&self) -> MutexGuard<'_, HashMap<String, Own>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The statements that a caller may see.
@@ -277,10 +322,8 @@ mod tests {
         let next = queries.turn(&few);
         tokio::pin!(next);
         assert!(futures::poll!(&mut next).is_pending());
-        // Others do not wait for it, and neither does the same key with another limit.
+        // Others do not wait for it.
         assert!(queries.turn(&Caller::Anybody).await.is_some());
-        let more = Caller::sample("few", Scope::Query, limits(2));
-        assert!(queries.turn(&more).await.is_some());
         drop(turn);
         assert!(next.await.is_some());
         let listed = (0..=WAITING).map(|_| queries.list(few.clone(), "SELECT 1").unwrap());
@@ -290,5 +333,41 @@ mod tests {
         assert!(queries.list(Caller::Anybody, "SELECT 1").is_ok());
         drop(listed);
         assert!(queries.list(few.clone(), "SELECT 1").is_ok());
+    }
+
+    #[tokio::test]
+    async fn another_limit_of_a_key_holds_from_its_next_statement_on() {
+        let queries = Arc::new(Queries::new(8));
+        let caller = |queries| {
+            let limits = Limits {
+                queries: Some(queries),
+                ..Limits::default()
+            };
+            Caller::sample("key", Scope::Query, limits)
+        };
+        let (two, one, three) = (caller(2), caller(1), caller(3));
+        let first = queries.turn(&two).await.unwrap();
+        let second = queries.turn(&two).await.unwrap();
+        let listed = queries.list(one.clone(), "SELECT 1").unwrap();
+        // Whoever knows the older limit brings it not back.
+        let old = queries.turn(&two);
+        tokio::pin!(old);
+        assert!(futures::poll!(&mut old).is_pending());
+        drop(first);
+        assert!(futures::poll!(&mut old).is_pending());
+        drop(second);
+        let third = old.await.unwrap();
+        let next = queries.turn(&one);
+        tokio::pin!(next);
+        assert!(futures::poll!(&mut next).is_pending());
+        drop(listed);
+        let _listed = queries.list(three.clone(), "SELECT 1").unwrap();
+        let fourth = next.await.unwrap();
+        let fifth = queries.turn(&three).await.unwrap();
+        let sixth = queries.turn(&three);
+        tokio::pin!(sixth);
+        assert!(futures::poll!(&mut sixth).is_pending());
+        drop((third, fourth, fifth));
+        assert!(sixth.await.is_some());
     }
 }

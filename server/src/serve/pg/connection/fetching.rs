@@ -66,6 +66,8 @@ impl Connection {
         };
         self.allowed()?;
         self.cancellable.cancelling.begin();
+        // One that was fetched from just now must not keep the turn that this one needs.
+        self.pause_running();
         let columns = running.columns.fields.len();
         if running.forms.len() > 1 && running.forms.len() != columns {
             return Err(Failure::protocol("there are more forms than columns"));
