@@ -1,7 +1,8 @@
 //! Background work: flushing full memory tables, compaction, retention, tidying runs.
 //!
 //! Three threads, so that a long compaction never keeps a memory table waiting, and neither keeps a
-//! reader of what has just come. All stop when the last handle is dropped. An error of theirs poisons the store: appends then tell what happened.
+//! reader of what has just come. All stop when the last handle is dropped. An error of theirs
+//! poisons the store: appends then tell what happened.
 
 mod compact;
 mod retention;

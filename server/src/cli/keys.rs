@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,8 +93,8 @@ struct LimitFlags {
     #[arg(long, value_name = "N")]
     rate_limit: Option<u32>,
     /// Statements at a time; more wait
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    queries: Option<u32>,
+    #[arg(long, value_name = "N")]
+    queries: Option<NonZero<u32>>,
     /// Memory of a statement, as 128MB
     #[arg(long, value_name = "SIZE", value_parser = size)]
     query_memory: Option<usize>,
@@ -106,7 +107,7 @@ impl LimitFlags {
     fn limits(&self) -> Limits {
         Limits {
             rate_limit: self.rate_limit,
-            queries: self.queries.map(|most| most as usize),
+            queries: self.queries,
             query_memory_bytes: self.query_memory,
             query_deadline_ms: self.query_deadline,
         }

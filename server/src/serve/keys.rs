@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::num::NonZero;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -47,7 +48,7 @@ pub struct Limits {
     pub rate_limit: Option<u32>,
     /// Statements at a time; more wait.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub queries: Option<usize>,
+    pub queries: Option<NonZero<u32>>,
     /// Memory of a statement, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query_memory_bytes: Option<usize>,
@@ -321,6 +322,12 @@ impl Caller {
         }
     }
 
+    /// The id of the key with its number of statements at a time, where it has one.
+    pub(super) fn places(&self) -> Option<(&str, usize)> {
+        let most = self.limits().queries?;
+        Some((self.id()?, most.get() as usize))
+    }
+
     /// True where this caller's business is what another asked: their own, or anything for an
     /// administrator.
     pub fn may_see(&self, other: &Self) -> bool {
@@ -527,14 +534,14 @@ mod tests {
         let settings = file.read().unwrap()[0].limits.settings(&service);
         assert_eq!((settings.memory_bytes, settings.deadline), (1 << 20, None));
         let queries = Limits {
-            queries: Some(2),
+            queries: NonZero::new(2),
             ..Limits::default()
         };
         let changed = file.limit(&key.id, |before| queries.over(before)).unwrap();
         assert_eq!(
             changed.limits,
             Limits {
-                queries: Some(2),
+                queries: NonZero::new(2),
                 ..limits
             }
         );
@@ -563,7 +570,9 @@ mod tests {
     fn what_holds_no_keys_is_refused() {
         let directory = tempfile::tempdir().unwrap();
         let file = KeyFile::new(&directory.path().join("keys.json"));
-        for json in ["", "{}", r#"[{"id": 1}]"#] {
+        let none = r#"[{"id": "a", "name": "", "scopes": [], "created": "", "hash": "",
+                        "limits": {"queries": 0}}]"#;
+        for json in ["", "{}", r#"[{"id": 1}]"#, none] {
             std::fs::write(file.path(), json).unwrap();
             assert!(matches!(
                 Gate::open(file.clone()),

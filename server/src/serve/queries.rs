@@ -138,7 +138,7 @@ impl Queries {
         if listed.len() >= self.most {
             return Err(NotListed::TooMany);
         }
-        if let (Some(id), Some(most)) = (running.caller.id(), running.caller.limits().queries) {
+        if let Some((id, most)) = running.caller.places() {
             // What was listed before may know an older limit.
             if let Some(own) = self.own().get_mut(id) {
                 own.change(most);
@@ -160,9 +160,9 @@ impl Queries {
 
     /// Waits for a turn, first among the statements of the same key; `None` where the service ends.
     pub async fn turn(&self, caller: &Caller) -> Option<Turn> {
-        let own = match (caller.id(), caller.limits().queries) {
-            (Some(id), Some(most)) => Some(self.own_turn(id, most).await?),
-            _ => None,
+        let own = match caller.places() {
+            Some((id, most)) => Some(self.own_turn(id, most).await?),
+            None => None,
         };
         Some(Turn {
             _own: own,
@@ -274,6 +274,8 @@ impl Drop for Listed {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZero;
+
     use super::super::keys::{Limits, Scope};
     use super::*;
 
@@ -314,7 +316,7 @@ mod tests {
     async fn a_key_has_no_more_turns_and_waiters_than_it_may_have() {
         let queries = Arc::new(Queries::new(8));
         let limits = |queries| Limits {
-            queries: Some(queries),
+            queries: NonZero::new(queries),
             ..Limits::default()
         };
         let few = Caller::sample("few", Scope::Query, limits(1));
@@ -340,7 +342,7 @@ mod tests {
         let queries = Arc::new(Queries::new(8));
         let caller = |queries| {
             let limits = Limits {
-                queries: Some(queries),
+                queries: NonZero::new(queries),
                 ..Limits::default()
             };
             Caller::sample("key", Scope::Query, limits)

@@ -131,11 +131,16 @@ impl Connection {
         for (name, value) in options(find("options").unwrap_or_default()) {
             self.set(&name, Some(&value))?;
         }
-        let user = find("user").unwrap_or(DATABASE).to_owned();
+        self.tell(find("user").unwrap_or(DATABASE))?;
+        self.flush().await
+    }
+
+    /// Tells a client that it is in, and what clients want to know.
+    fn tell(&mut self, user: &str) -> Result<(), Failure> {
         self.put(&Authentication::Ok)?;
         for name in TOLD {
             let value = match name {
-                "session_authorization" => user.clone(),
+                "session_authorization" => user.to_owned(),
                 name => self.variable(name).unwrap_or_default(),
             };
             self.put(&ParameterStatus::new(name.to_owned(), value))?;
@@ -144,8 +149,7 @@ impl Connection {
         self.put(&ParameterStatus::new("TimeZone".to_owned(), zone))?;
         let secret = SecretKey::I32(self.cancellable.secret);
         self.put(&BackendKeyData::new(self.cancellable.process, secret))?;
-        self.ready()?;
-        self.flush().await
+        self.ready()
     }
 }
 
