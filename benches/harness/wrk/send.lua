@@ -1,6 +1,7 @@
 -- Calls of Segment's tracking API: one event a request, or batches of them, each event with a
--- message id that no other has. Arguments: a word for this run, events of a request, and the
--- milliseconds that a connection rests before each.
+-- message id that no other has. What happens is what the generated population does, in much the same
+-- shares, and two of five users are of that population. Arguments: a word for this run, events of a
+-- request, and the milliseconds that a connection rests before each.
 
 local thread = 0
 
@@ -15,15 +16,25 @@ function init(arguments)
   wrk.headers["Content-Type"] = "application/json"
 end
 
-local NAMES = { "view", "view", "view", "cart", "visit", "search", "purchase" }
+local SHARES = {
+  { "view", 81 }, { "visit", 16 }, { "search", 10 }, { "email_sent", 8 }, { "cart", 4 },
+  { "push_sent", 3 }, { "email_open", 2 }, { "checkout", 1 }, { "purchase", 1 }, { "push_open", 1 },
+}
+local names = {}
+for _, share in ipairs(SHARES) do
+  for _ = 1, share[2] do
+    names[#names + 1] = share[1]
+  end
+end
 
 local function event()
   sent = sent + 1
   local product = (sent * 7919 + number) % 100000
   return string.format(
-    '{"type":"track","messageId":"%s-%d-%d","userId":"u%d","event":"%s",'
+    '{"type":"track","messageId":"%s-%d-%d","userId":"%d","event":"%s",'
       .. '"properties":{"product_id":%d,"price":%d.5,"platform":"ios"},"context":{"page":"/p/%d"}}',
-    run, number, sent, sent * 31 % 450000, NAMES[sent % 7 + 1], product, product % 300, product)
+    run, number, sent, 500000000 + sent * 31 % 1048576, names[sent * 37 % #names + 1], product,
+    product % 300, product)
 end
 
 function request()

@@ -1,6 +1,9 @@
 //! Building batches: row by row, or from whole columns.
 
-use hashbrown::HashMap;
+use std::hash::BuildHasher;
+
+use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 
 use super::{
     Column, EventBatch, IdColumn, ListColumn, Part, Presence, Property, TextColumn, TraitsBatch,
@@ -30,6 +33,8 @@ pub struct BatchBuilder {
     message_ids: Option<Interner>,
     properties: Vec<(String, ColumnBuilder)>,
     property_index: HashMap<String, usize>,
+    /// The property that is likely to be set next.
+    next_property: usize,
 }
 
 /// One event under construction, from [`BatchBuilder::event`].
@@ -71,6 +76,11 @@ impl BatchBuilder {
     /// True before the first event.
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
+    }
+
+    /// Number of properties that events so far have.
+    pub fn properties(&self) -> usize {
+        self.properties.len()
     }
 
     /// Begins an event of `user` at `time` (microseconds since 1970-01-01 UTC) named `event`.
@@ -152,7 +162,23 @@ impl BatchBuilder {
     }
 
     fn column(&mut self, name: &str) -> &mut ColumnBuilder {
-        let index = match self.property_index.get(name) {
+        // Most events have the properties of the one before, in their order.
+        let next = self.next_property;
+        let expected = self.properties.get(next);
+        let is_next = expected.is_some_and(|(expected, _)| expected == name);
+        let index = match is_next {
+            true => next,
+            false => self.column_index(name),
+        };
+        self.next_property = match index + 1 < self.properties.len() {
+            true => index + 1,
+            false => 0,
+        };
+        &mut self.properties[index].1
+    }
+
+    fn column_index(&mut self, name: &str) -> usize {
+        match self.property_index.get(name) {
             Some(&index) => index,
             None => {
                 self.properties
@@ -161,8 +187,7 @@ impl BatchBuilder {
                     .insert(name.to_owned(), self.properties.len() - 1);
                 self.properties.len() - 1
             }
-        };
-        &mut self.properties[index].1
+        }
     }
 }
 
@@ -205,17 +230,28 @@ impl RowBuilder<'_> {
 #[derive(Debug, Default)]
 struct Interner {
     column: TextColumn,
-    index: HashMap<Box<str>, u32>,
+    /// Codes by the hash of their text.
+    index: HashTable<u32>,
+    hasher: DefaultHashBuilder,
 }
 
 impl Interner {
     fn intern(&mut self, text: &str) -> u32 {
-        if let Some(&code) = self.index.get(text) {
-            return code;
+        let Self {
+            column,
+            index,
+            hasher,
+        } = self;
+        let values = &mut column.values;
+        let found = index.entry(
+            hasher.hash_one(text),
+            |&code| values.get(code as usize) == text,
+            |&code| hasher.hash_one(values.get(code as usize)),
+        );
+        match found {
+            Entry::Occupied(found) => *found.get(),
+            Entry::Vacant(place) => *place.insert(values.push(text)).get(),
         }
-        let code = self.column.values.push(text);
-        self.index.insert(text.into(), code);
-        code
     }
 
     fn push(&mut self, text: &str) {

@@ -132,7 +132,8 @@ pub(super) fn encode(
             lesser(repr, least, block.least),
             greater(repr, greatest, block.greatest),
         ));
-        if access == Access::Scanned && block.form != FORM_CONSTANT && trials.worth_trying() {
+        let may_compress = sink.params.packed && access == Access::Scanned;
+        if may_compress && block.form != FORM_CONSTANT && trials.worth_trying() {
             trials.tried += 1;
             trials.won += u32::from(compress(sink, &mut block, words.len()));
         }

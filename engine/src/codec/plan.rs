@@ -172,10 +172,10 @@ impl<'p> Coded<'p> {
 }
 
 impl IntTable {
-    /// The table of these numbers; none where too few of them repeat.
+    /// The table of these numbers; none where too few of them repeat, or nothing is packed.
     fn of(values: &[i64], params: &Params) -> Option<Self> {
         let most = values.len() / LEAST_REPEATS;
-        if values.len() < LEAST_TABLED.min(params.block_values as usize) {
+        if !params.packed || values.len() < LEAST_TABLED.min(params.block_values as usize) {
             return None;
         }
         let (&least, &greatest) = (values.iter().min()?, values.iter().max()?);

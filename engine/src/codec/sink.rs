@@ -22,6 +22,19 @@ pub(super) struct Params {
     pub(super) text_block_bytes: usize,
     /// Parts with fewer values are neither determined by others nor determine any.
     pub(super) least_dependent: u32,
+    /// Whether blocks may be compressed, and numbers have tables.
+    pub(super) packed: bool,
+}
+
+impl Params {
+    /// For bytes that nobody keeps: what is quick to write, rather than small.
+    pub(super) fn brief() -> Self {
+        Self {
+            least_dependent: u32::MAX,
+            packed: false,
+            ..Self::default()
+        }
+    }
 }
 
 impl Default for Params {
@@ -35,6 +48,7 @@ impl Default for Params {
             text_block_bytes: 65_536,
             // A few hundred bytes: not worth the two references and the slower reading.
             least_dependent: 512,
+            packed: true,
         }
     }
 }

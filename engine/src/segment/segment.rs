@@ -91,11 +91,6 @@ impl Segment {
         self.footer.has_overflow.then(|| NameRun::new(self, index))
     }
 
-    /// All bytes of the file.
-    pub(crate) fn bytes(&self) -> &Bytes {
-        self.sealed.bytes()
-    }
-
     /// True where runs have bitmaps of days.
     pub(super) fn has_days(&self) -> bool {
         self.footer.meta.partition != Partition::Traits

@@ -10,11 +10,15 @@ use super::{BuildOptions, Partition, Segment, build, merge};
 fn options() -> impl Strategy<Value = BuildOptions> {
     let bytes = prop_oneof![Just(1), Just(1_000), Just(1 << 20)];
     let runs = prop_oneof![Just(0), Just(1), Just(3), Just(10_000)];
-    (bytes, runs, 1u32..5_000).prop_map(|(target_bytes, max_name_runs, max_rows)| BuildOptions {
-        target_bytes,
-        max_rows,
-        max_name_runs,
-    })
+    let cut = (bytes, runs, 1u32..5_000, any::<bool>());
+    cut.prop_map(
+        |(target_bytes, max_name_runs, max_rows, packed)| BuildOptions {
+            packed,
+            target_bytes,
+            max_rows,
+            max_name_runs,
+        },
+    )
 }
 
 /// Builds the rows in batches of the given sizes.

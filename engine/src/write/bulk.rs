@@ -237,10 +237,7 @@ impl Shared {
         let partition_micros = self.version().manifest.partition_micros;
         let images = build_images(&batches, partition_micros, &self.build, threads);
         drop(batches);
-        let images = images
-            .into_iter()
-            .map(|image| (image.meta, image.bytes.into()));
-        let entries = self.write_segments(images.collect())?;
+        let entries = self.write_segments(images)?;
         crate::crash::crash_point!("bulk.segments_written");
         self.wait_flushed_before(arrival)?;
         self.publish_flush(entries, &[progress], arrival + 1, None)?;

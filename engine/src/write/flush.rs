@@ -8,13 +8,11 @@
 
 use std::sync::{Arc, PoisonError};
 
-use bytes::Bytes;
-
 use crate::dedup::{SEAL_IDS, SealedMessageIds};
 use crate::dictionary::SealedTail;
 use crate::error::{StorageError, WriteError};
 use crate::manifest::{SegmentEntry, ids_file, message_ids_file, segment_file};
-use crate::segment::{self, SegmentMeta};
+use crate::segment::{self, SegmentImage, SegmentMeta};
 use crate::storage::{Storage, write_sealed};
 use crate::store::shared::{Shared, lock};
 use crate::write::append::AppendState;
@@ -184,19 +182,11 @@ impl Shared {
     }
 
     /// The memory table's content as one run of images for each partition.
-    fn final_images(&self, memtable: &Memtable) -> Result<Vec<(SegmentMeta, Bytes)>, WriteError> {
+    fn final_images(&self, memtable: &Memtable) -> Result<Vec<SegmentImage>, WriteError> {
         let mut images = Vec::new();
         for group in by_partition(memtable.segments()?.into_iter()) {
-            if let [single] = group.as_slice() {
-                images.push((*single.meta(), single.bytes().clone()));
-            } else {
-                let merged = segment::merge(&group, &self.build, None)?;
-                images.extend(
-                    merged
-                        .into_iter()
-                        .map(|image| (image.meta, image.bytes.into())),
-                );
-            }
+            // One image is written anew, too: what is in memory is not packed.
+            images.extend(segment::merge(&group, &self.build, None)?);
         }
         Ok(images)
     }
@@ -204,9 +194,9 @@ impl Shared {
     /// Writes images as segment files, durably.
     pub(crate) fn write_segments(
         &self,
-        images: Vec<(SegmentMeta, Bytes)>,
+        images: Vec<SegmentImage>,
     ) -> Result<Vec<SegmentEntry>, WriteError> {
-        let write = |(meta, bytes): (SegmentMeta, Bytes)| self.write_segment(meta, &bytes);
+        let write = |image: SegmentImage| self.write_segment(image.meta, &image.bytes);
         images.into_iter().map(write).collect()
     }
 

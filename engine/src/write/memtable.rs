@@ -1,8 +1,9 @@
 //! The memory table: batches since the last flush, readable like segments.
 //!
 //! Published batches wait in a tail until somebody reads. A reader turns the tail into segment
-//! images (the same bytes a file would hold) and merges neighbouring images of similar size, so
-//! that reading costs a logarithm of the batches, and a batch is sorted a few times at most.
+//! images (bytes as a file holds, but written quickly rather than made small) and merges
+//! neighbouring images of similar size, so that reading costs a logarithm of the batches, and a
+//! batch is sorted a few times at most.
 //!
 //! While readers come, a thread does the same ahead of them, chunk by chunk, and the larger merges:
 //! a reader then finds little to do, however fast batches come. Nobody waits for a merge.
@@ -70,7 +71,10 @@ impl Memtable {
     pub(crate) fn new(partition_micros: i64, build: BuildOptions) -> Self {
         Self {
             partition_micros,
-            build,
+            build: BuildOptions {
+                packed: false,
+                ..build
+            },
             tail: RwLock::default(),
             runs: Mutex::default(),
             imaging: Mutex::default(),

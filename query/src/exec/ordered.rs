@@ -238,7 +238,7 @@ impl Matching<'_, '_> {
             None => candidates.clear(),
         }
         let only_entered = entered.len() - candidates.len();
-        let open = self.any_open(rows, entered)?;
+        let open = self.any_open(rows, entered);
         tally.add_entered(group, u64::from(only_entered), open);
         let mut levels = vec![0; self.users.len() + 1];
         let left = self.each_chain(rows, candidates, |matching, _, chain| {
@@ -332,16 +332,13 @@ impl Matching<'_, '_> {
     }
 
     /// True where one of the users has a start whose window is still open.
-    fn any_open(&self, rows: &mut StepRows<'_, '_>, users: &Words) -> Result<bool, QueryError> {
+    fn any_open(&self, rows: &mut StepRows<'_, '_>, users: &Words) -> bool {
         let settled = self.ordered.settled.unwrap_or(i128::MAX);
-        let mut open = false;
-        if rows.reaches_beyond(0, settled) {
-            rows.visit(users, |rows, _| {
-                open = open || self.ordered.has_open(rows);
-                Ok(())
-            })?;
-        }
-        Ok(open)
+        rows.reaches_beyond(0, settled)
+            && users.iter().any(|low| {
+                rows.look_at(low);
+                self.ordered.has_open(rows)
+            })
     }
 }
 

@@ -18,7 +18,6 @@ use crate::kernel::{Bounds, LaneScratch, Link, NO_VALUE, StepEvents, Stopped, fi
 use crate::tally::{FunnelTally, GroupId};
 
 use super::control::{Control, QueryError};
-use super::effort;
 use super::held::HeldColumn;
 use super::lanes::Lanes;
 use super::memory::Reservation;
@@ -198,20 +197,6 @@ impl<'m, 'a> StepRows<'m, 'a> {
         (0..self.steps).map(users).collect()
     }
 
-    /// Looks at each of `users`, which are of the morsel, in turn, ascending.
-    pub(super) fn visit(
-        &mut self,
-        users: &Words,
-        mut each: impl FnMut(&mut Self, u16) -> Result<(), QueryError>,
-    ) -> Result<(), QueryError> {
-        effort::rows(users.len() as usize);
-        for low in users.iter() {
-            self.look_at(low);
-            each(self, low)?;
-        }
-        Ok(())
-    }
-
     /// Finds the chains over the first `chain.len()` steps that end in a stretch. Users of the
     /// morsel who have one are taken out of `users` and given to `each`, while they are looked at.
     pub(super) fn find_chains(
@@ -295,7 +280,8 @@ impl<'m, 'a> StepRows<'m, 'a> {
         Ok(())
     }
 
-    fn look_at(&mut self, low: u16) {
+    /// Looks at a user of the morsel.
+    pub(super) fn look_at(&mut self, low: u16) {
         self.low = low;
         self.looks += 1;
     }

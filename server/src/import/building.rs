@@ -1,6 +1,6 @@
 //! A batch under construction, kept within the limits of the store.
 
-use hashbrown::HashMap;
+use hashbrown::HashSet;
 use pugmark_engine::{BatchBuilder, Value, limits};
 
 use super::error::Problem;
@@ -8,10 +8,9 @@ use super::naming::check_text;
 use super::source::{BATCH_ROWS, BATCH_TEXT_BYTES};
 
 /// A batch under construction with what it takes to keep it within the limits.
+#[derive(Debug)]
 pub(crate) struct Building {
     batch: BatchBuilder,
-    /// The properties of this batch, each with the last row that had it (counted from 1).
-    names: HashMap<String, usize>,
     text_bytes: usize,
 }
 
@@ -31,7 +30,6 @@ impl Building {
     pub(crate) fn new() -> Self {
         Self {
             batch: BatchBuilder::new(),
-            names: HashMap::new(),
             text_bytes: 0,
         }
     }
@@ -41,7 +39,7 @@ impl Building {
         // Half the properties a batch may have, so that any one event still fits.
         self.batch.len() >= BATCH_ROWS
             || self.text_bytes >= BATCH_TEXT_BYTES
-            || self.names.len() >= limits::MAX_BATCH_PROPERTIES / 2
+            || self.batch.properties() >= limits::MAX_BATCH_PROPERTIES / 2
     }
 
     /// Adds a row, or nothing where its properties are beyond the limits. Its user, name and message
@@ -63,27 +61,47 @@ impl Building {
         self.batch
     }
 
-    /// Checks an event's properties and takes note of their names.
+    /// Checks an event's properties and counts their texts.
     fn admit(&mut self, properties: &[(String, Value)]) -> Result<(), Problem> {
         check_properties(properties)?;
-        // Rows are counted from 1 here and a refused row's number is never reused by `+ 1` alone:
-        // its names are taken back.
-        let row = self.batch.len() + 1;
-        for (at, (path, _)) in properties.iter().enumerate() {
-            let last = self.names.entry_ref(path.as_str()).or_insert(0);
-            if *last == row {
-                properties[..at].iter().for_each(|(path, _)| {
-                    self.names.insert(path.clone(), 0);
-                });
-                return Err(Problem::Repeated {
-                    property: path.clone(),
-                });
-            }
-            *last = row;
+        if let Some(at) = first_repeated(properties) {
+            let property = properties[at].0.clone();
+            return Err(Problem::Repeated { property });
         }
         let texts = properties.iter().map(|(_, value)| text_bytes(value));
         self.text_bytes += texts.sum::<usize>();
         Ok(())
+    }
+}
+
+/// Properties of which it is quicker to compare each with each than to hash them.
+const FEW: usize = 16;
+
+/// The place of the first property whose name one before it has.
+fn first_repeated(properties: &[(String, Value)]) -> Option<usize> {
+    if properties.len() <= FEW {
+        let is_repeated = |&at: &usize| {
+            let (name, _) = &properties[at];
+            properties[..at].iter().any(|(before, _)| before == name)
+        };
+        return (1..properties.len()).find(is_repeated);
+    }
+    let mut known = HashSet::with_capacity(properties.len());
+    properties.iter().position(|(name, _)| !known.insert(name))
+}
+
+/// Takes away the properties whose name one before them has.
+pub(crate) fn keep_first(properties: &mut Vec<(String, Value)>) {
+    let Some(first) = first_repeated(properties) else {
+        return;
+    };
+    let mut known = HashSet::with_capacity(properties.len());
+    let rest = properties.split_off(first);
+    known.extend(properties.iter().map(|(name, _)| name.clone()));
+    for (name, value) in rest {
+        if known.insert(name.clone()) {
+            properties.push((name, value));
+        }
     }
 }
 

@@ -5,12 +5,13 @@
 //! their digits: an integer beyond 64 bits becomes text rather than another number.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
 use hashbrown::HashMap;
 use pugmark_engine::ids::canonical_integer;
 use pugmark_engine::{Value, limits};
-use serde::Deserializer as _;
 use serde::de::{MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize as _, Deserializer as _};
 use serde_json::value::RawValue;
 
 /// Objects and arrays inside each other: more are refused, so that reading them takes little stack
@@ -44,6 +45,18 @@ impl<'de> serde::Deserialize<'de> for Key<'de> {
     }
 }
 
+/// A text, which is borrowed where it has no escapes.
+pub(crate) fn text(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    let Key(text) = serde_json::from_str(json)?;
+    Ok(text)
+}
+
+impl<'de> serde::Deserialize<'de> for RawObject<'de> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
@@ -62,10 +75,19 @@ impl<'de> Visitor<'de> for ObjectVisitor {
     }
 }
 
-struct ArrayVisitor;
+/// Elements of an array.
+struct Elements<E>(Vec<E>);
 
-impl<'de> Visitor<'de> for ArrayVisitor {
-    type Value = Vec<&'de RawValue>;
+struct ElementsVisitor<E>(PhantomData<E>);
+
+impl<'de, E: serde::Deserialize<'de>> serde::Deserialize<'de> for Elements<E> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ElementsVisitor(PhantomData))
+    }
+}
+
+impl<'de, E: serde::Deserialize<'de>> Visitor<'de> for ElementsVisitor<E> {
+    type Value = Elements<E>;
 
     fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("an array")
@@ -76,7 +98,7 @@ impl<'de> Visitor<'de> for ArrayVisitor {
         while let Some(element) = sequence.next_element()? {
             elements.push(element);
         }
-        Ok(elements)
+        Ok(Elements(elements))
     }
 }
 
@@ -88,10 +110,56 @@ pub(crate) fn parse_object(json: &str) -> Result<RawObject<'_>, serde_json::Erro
     Ok(object)
 }
 
+/// An object with a list in one of its fields, in one pass.
+pub(crate) struct Listing<'a, E> {
+    /// The fields beside it.
+    pub(crate) object: RawObject<'a>,
+    pub(crate) elements: Vec<E>,
+}
+
+/// Reads an object whose field `list` must be an array of `E`.
+pub(crate) fn parse_listing<'a, E: serde::Deserialize<'a>>(
+    json: &'a str,
+    list: &'static str,
+) -> Result<Listing<'a, E>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let listing = deserializer.deserialize_map(ListingVisitor(list, PhantomData))?;
+    deserializer.end()?;
+    Ok(listing)
+}
+
+struct ListingVisitor<E>(&'static str, PhantomData<E>);
+
+impl<'de, E: serde::Deserialize<'de>> Visitor<'de> for ListingVisitor<E> {
+    type Value = Listing<'de, E>;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listing<'de, E>, A::Error> {
+        let (mut entries, mut elements) = (Vec::new(), None);
+        while let Some(Key(key)) = map.next_key()? {
+            if key == self.0 && elements.is_none() {
+                let Elements(found) = map.next_value()?;
+                elements = Some(found);
+            } else {
+                entries.push((key, map.next_value()?));
+            }
+        }
+        let missing = || serde::de::Error::missing_field(self.0);
+        Ok(Listing {
+            object: RawObject(entries),
+            elements: elements.ok_or_else(missing)?,
+        })
+    }
+}
+
 /// Reads an array.
 pub(crate) fn parse_array(json: &str) -> Result<Vec<&RawValue>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    deserializer.deserialize_seq(ArrayVisitor)
+    let Elements(elements) = Elements::deserialize(&mut deserializer)?;
+    Ok(elements)
 }
 
 /// A scalar's value, or `None` for null. Objects and arrays are the caller's.
@@ -123,13 +191,14 @@ pub(crate) struct Flat {
 }
 
 impl Flat {
-    /// Adds everything in `object` but the path `except`.
+    /// Adds everything in `object`, below `prefix` unless that is empty, but the path `except`.
     pub(crate) fn add_object(
         &mut self,
         object: &RawObject<'_>,
+        prefix: &str,
         except: Option<&str>,
     ) -> Result<(), serde_json::Error> {
-        self.add_below(object, "", except, 1)
+        self.add_below(object, prefix, except, 1)
     }
 
     fn add_below(
@@ -140,6 +209,7 @@ impl Flat {
         depth: usize,
     ) -> Result<(), serde_json::Error> {
         check_depth(depth)?;
+        self.entries.reserve(object.0.len());
         for (key, raw) in &object.0 {
             check_count(self.entries.len())?;
             let path = join(prefix, key);
@@ -289,7 +359,8 @@ mod tests {
 
     fn flat(json: &str) -> Vec<(String, Value)> {
         let mut flat = Flat::default();
-        flat.add_object(&parse_object(json).unwrap(), None).unwrap();
+        let object = parse_object(json).unwrap();
+        flat.add_object(&object, "", None).unwrap();
         flat.entries
     }
 
@@ -357,7 +428,7 @@ mod tests {
         for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]")] {
             let nested = |depth: usize| {
                 let json = format!("{{\"a\":{}1{}}}", open.repeat(depth), close.repeat(depth));
-                Flat::default().add_object(&parse_object(&json).unwrap(), None)
+                Flat::default().add_object(&parse_object(&json).unwrap(), "", None)
             };
             assert!(nested(30).is_ok(), "{open}");
             assert!(nested(100_000).is_err(), "{open}");
@@ -371,7 +442,7 @@ mod tests {
         #[test]
         fn any_text_is_read_or_refused(json in "[\\[\\]{}\",:a1.\\-\\\\utrue]{0,60}") {
             if let Ok(object) = parse_object(&json) {
-                Flat::default().add_object(&object, None).unwrap();
+                Flat::default().add_object(&object, "", None).unwrap();
             }
         }
     }

@@ -160,12 +160,12 @@ impl Ndjson {
         let mut parent = Flat::default();
         let Some(path) = &self.options.explode else {
             parent
-                .add_object(&object, None)
+                .add_object(&object, "", None)
                 .map_err(|error| json_problem(&error))?;
             return Ok(vec![Ok(parent)]);
         };
         parent
-            .add_object(&object, Some(path))
+            .add_object(&object, "", Some(path))
             .map_err(|error| json_problem(&error))?;
         let not_exploded = || Problem::NotExploded { path: path.clone() };
         let array = find_path(&object, path).ok_or_else(not_exploded)?;
@@ -174,7 +174,7 @@ impl Ndjson {
             let inner = parse_object(raw.get()).map_err(|_| not_exploded())?;
             let mut event = Flat::default();
             event
-                .add_object(&inner, None)
+                .add_object(&inner, "", None)
                 .map_err(|error| json_problem(&error))?;
             inherit(&mut event, &parent);
             Ok(event)

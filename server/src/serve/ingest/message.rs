@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use hashbrown::HashSet;
 use pugmark_engine::Value;
 use pugmark_engine::time::MICROS_PER_DAY;
 use serde_json::value::RawValue;
@@ -10,8 +9,8 @@ use thiserror::Error;
 
 use crate::import::Problem;
 use crate::import::TimeUnit;
-use crate::import::building::{NewRow, check_properties};
-use crate::import::flatten::{Flat, RawObject, parse_array, parse_object};
+use crate::import::building::{NewRow, check_properties, keep_first};
+use crate::import::flatten::{self, Flat, Listing, RawObject, parse_listing, parse_object};
 use crate::import::naming::{check_length, check_name};
 use crate::import::time::{epoch_magnitude, parse_calendar, parse_epoch};
 
@@ -43,6 +42,9 @@ pub enum MessageProblem {
     /// It is no JSON object.
     #[error("it is no JSON object: {0}")]
     NotAnObject(String),
+    /// It is no JSON object with an array of calls.
+    #[error("it is no JSON object with an array `batch`: {0}")]
+    NoBatch(String),
     /// Its `type` is none of those that there are.
     #[error("`type` must be track, identify, page, screen, group or alias")]
     Type,
@@ -148,30 +150,26 @@ pub fn read_body(
     received: i64,
     take: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Calls, MessageProblem> {
-    let object = parse(json)?;
     let mut shared = Shared {
         received,
         ..Shared::default()
     };
-    let Some(kind) = kind else {
-        shared.sent_at = time(&object, "sentAt")?;
-        shared.context = field(&object, "context");
-        let batch = field(&object, "batch").map(|raw| parse_array(raw.get()));
-        let Some(Ok(batch)) = batch else {
-            return Err(MessageProblem::Missing("batch"));
-        };
-        let mut calls = Vec::with_capacity(batch.len());
-        for raw in batch {
-            let call = parse(raw.get()).and_then(|object| read_call(&object, None, &shared));
-            // A context that all inherit may be most of each.
-            if !take(call.as_ref().map_or(0, Call::byte_len)) {
-                return Err(MessageProblem::NoRoom);
-            }
-            calls.push(call);
+    if kind.is_some() {
+        return Ok(vec![read_call(&parse(json)?, kind, &shared)]);
+    }
+    let Listing { object, elements } = parse_batch(json)?;
+    shared.sent_at = time(&object, "sentAt")?;
+    shared.context = field(&object, "context");
+    let mut calls = Vec::with_capacity(elements.len());
+    for element in elements {
+        let call = element.and_then(|object| read_call(&object, None, &shared));
+        // A context that all inherit may be most of each.
+        if !take(call.as_ref().map_or(0, Call::byte_len)) {
+            return Err(MessageProblem::NoRoom);
         }
-        return Ok(calls);
-    };
-    Ok(vec![read_call(&object, Some(kind), &shared)])
+        calls.push(call);
+    }
+    Ok(calls)
 }
 
 impl Call {
@@ -195,6 +193,23 @@ fn value_bytes(value: &Value) -> usize {
         _ => own,
     }
 }
+
+/// A body's calls; one that is no object stands alone.
+fn parse_batch(json: &str) -> Result<Listing<'_, Parsed<'_>>, MessageProblem> {
+    if let Ok(Listing { object, elements }) = parse_listing(json, "batch") {
+        let elements = elements.into_iter().map(Ok).collect();
+        return Ok(Listing { object, elements });
+    }
+    // Something is wrong somewhere, which a closer look finds.
+    let no_batch = |error: serde_json::Error| MessageProblem::NoBatch(error.to_string());
+    let Listing { object, elements } =
+        parse_listing::<&RawValue>(json, "batch").map_err(no_batch)?;
+    let elements = elements.into_iter().map(|raw| parse(raw.get())).collect();
+    Ok(Listing { object, elements })
+}
+
+/// An object, or that it is none.
+type Parsed<'a> = Result<RawObject<'a>, MessageProblem>;
 
 fn parse(json: &str) -> Result<RawObject<'_>, MessageProblem> {
     parse_object(json).map_err(|error| MessageProblem::NotAnObject(error.to_string()))
@@ -286,12 +301,12 @@ impl<'o, 'a> Reading<'o, 'a> {
         self
     }
 
-    fn row(&self, name: &str, properties: Vec<(String, Value)>) -> Row {
+    fn row(self, name: String, properties: Vec<(String, Value)>) -> Row {
         Row {
-            user: self.user.clone(),
+            user: self.user,
             time: self.time,
-            name: name.to_owned(),
-            message_id: self.message_id.clone(),
+            name,
+            message_id: self.message_id,
             properties,
         }
     }
@@ -299,13 +314,15 @@ impl<'o, 'a> Reading<'o, 'a> {
     /// Traits have no message id: set again they are the same, and the event of the same call needs it.
     fn traits(&self, properties: Vec<(String, Value)>) -> Row {
         Row {
-            message_id: String::new(),
-            ..self.row("", properties)
+            user: self.user.clone(),
+            time: self.time,
+            properties,
+            ..Row::default()
         }
     }
 
     /// An event with its properties, the named fields of the call among them, and its context.
-    fn event(&self, name: &str, fields: &[&str]) -> Result<Call, MessageProblem> {
+    fn event(self, name: &str, fields: &[&str]) -> Result<Call, MessageProblem> {
         let mut properties = Properties::default();
         properties.add_object(self.object, "properties", "")?;
         for field in fields {
@@ -321,12 +338,12 @@ impl<'o, 'a> Reading<'o, 'a> {
             properties.add("sent_at", Value::Timestamp(sent_at));
         }
         Ok(Call {
-            events: vec![self.row(name, properties.finish())],
+            events: vec![self.row(name.to_owned(), properties.finish())],
             traits: Vec::new(),
         })
     }
 
-    fn identify(&self) -> Result<Call, MessageProblem> {
+    fn identify(self) -> Result<Call, MessageProblem> {
         let mut traits = Properties::default();
         traits.add_object(self.object, "traits", "")?;
         traits.add_nulls(self.object, "");
@@ -340,12 +357,11 @@ impl<'o, 'a> Reading<'o, 'a> {
         if !traits.is_empty() {
             call.traits.push(self.traits(traits));
         }
-        match &self.anonymous {
-            Some(anonymous) if *anonymous != self.user => {
-                let other = ("anonymous_id".to_owned(), Value::Text(anonymous.clone()));
-                call.events.push(self.row(IDENTIFY_EVENT, vec![other]));
-            }
-            _ => {}
+        let anonymous = self.anonymous.clone();
+        if let Some(anonymous) = anonymous.filter(|anonymous| *anonymous != self.user) {
+            let other = ("anonymous_id".to_owned(), Value::Text(anonymous));
+            let name = IDENTIFY_EVENT.to_owned();
+            call.events.push(self.row(name, vec![other]));
         }
         Ok(call)
     }
@@ -363,13 +379,13 @@ impl<'o, 'a> Reading<'o, 'a> {
         })
     }
 
-    fn alias(&self) -> Result<Call, MessageProblem> {
+    fn alias(self) -> Result<Call, MessageProblem> {
         let previous = text(self.object, "previousId").filter(|id| !id.is_empty());
         let previous = previous.ok_or(MessageProblem::Missing("previousId"))?;
         check_length(&previous, "previousId")?;
         let previous = ("previous_id".to_owned(), Value::Text(previous.into_owned()));
         Ok(Call {
-            events: vec![self.row(ALIAS_EVENT, vec![previous])],
+            events: vec![self.row(ALIAS_EVENT.to_owned(), vec![previous])],
             traits: Vec::new(),
         })
     }
@@ -377,18 +393,17 @@ impl<'o, 'a> Reading<'o, 'a> {
 
 /// Properties by name. Of two values of one name the first counts.
 #[derive(Default)]
-struct Properties(Vec<(String, Value)>);
+struct Properties(Flat);
 
 impl Properties {
     fn add(&mut self, name: &str, value: Value) {
-        self.0.push((name.to_owned(), value));
+        self.0.entries.push((name.to_owned(), value));
     }
 
     /// Each name once.
     fn finish(mut self) -> Vec<(String, Value)> {
-        let mut known = HashSet::with_capacity(self.0.len());
-        self.0.retain(|(name, _)| known.insert(name.clone()));
-        self.0
+        keep_first(&mut self.0.entries);
+        self.0.entries
     }
 
     /// Traits that are null are taken away.
@@ -421,16 +436,8 @@ impl Properties {
         prefix: &str,
     ) -> Result<(), MessageProblem> {
         let object = parse_object(raw.get()).map_err(|_| MessageProblem::NoObject(name))?;
-        let mut flat = Flat::default();
-        flat.add_object(&object, None)
-            .map_err(|error| MessageProblem::NotAnObject(error.to_string()))?;
-        for (path, value) in flat.entries {
-            match prefix {
-                "" => self.add(&path, value),
-                prefix => self.add(&format!("{prefix}.{path}"), value),
-            }
-        }
-        Ok(())
+        let added = self.0.add_object(&object, prefix, None);
+        added.map_err(|error| MessageProblem::NotAnObject(error.to_string()))
     }
 }
 
@@ -444,7 +451,7 @@ fn field<'a>(object: &RawObject<'a>, name: &str) -> Option<&'a RawValue> {
 fn text<'a>(object: &RawObject<'a>, name: &str) -> Option<Cow<'a, str>> {
     let json = field(object, name)?.get();
     match json.as_bytes().first()? {
-        b'"' => serde_json::from_str::<String>(json).ok().map(Cow::Owned),
+        b'"' => flatten::text(json).ok(),
         b'-' | b'0'..=b'9' => Some(Cow::Borrowed(json)),
         _ => None,
     }
