@@ -130,7 +130,7 @@ fn write_runs() {
 
     let mut ids = MessageIds::open(storage, seed, 1_000_000, &[]).unwrap();
     for (index, id) in ["m-1", "m-2", "m-3"].into_iter().enumerate() {
-        ids.check_and_insert(id, START + index as i64 * 1_000)
+        ids.check_and_insert(&[id], START + index as i64 * 1_000)
             .unwrap();
     }
     let sealed = ids.seal(number).unwrap().unwrap();

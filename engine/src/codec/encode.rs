@@ -16,16 +16,16 @@ use crate::format::{BlockRef, ImageWriter, Writer};
 /// Names must be distinct, and every column must span `rows` rows and be sound, as those of a
 /// checked batch are. Properties without any value are left out.
 ///
-/// Without `packed` they take less time and more bytes, which read back the same.
+/// Not `compressed` they take less time and more bytes, which read back the same.
 ///
 /// Cost: some tens of nanoseconds a value; sorting for each distinct text.
 pub fn encode_properties(
     properties: &[Property],
     rows: u32,
-    packed: bool,
+    compressed: bool,
     image: &mut ImageWriter,
 ) -> BlockRef {
-    let params = match packed {
+    let params = match compressed {
         true => Params::default(),
         false => Params::brief(),
     };

@@ -132,7 +132,7 @@ pub(super) fn encode(
             lesser(repr, least, block.least),
             greater(repr, greatest, block.greatest),
         ));
-        let may_compress = sink.params.packed && access == Access::Scanned;
+        let may_compress = sink.params.compressed && access == Access::Scanned;
         if may_compress && block.form != FORM_CONSTANT && trials.worth_trying() {
             trials.tried += 1;
             trials.won += u32::from(compress(sink, &mut block, words.len()));

@@ -172,10 +172,10 @@ impl<'p> Coded<'p> {
 }
 
 impl IntTable {
-    /// The table of these numbers; none where too few of them repeat, or nothing is packed.
+    /// The table of these numbers; none where too few of them repeat, or nothing is compressed.
     fn of(values: &[i64], params: &Params) -> Option<Self> {
         let most = values.len() / LEAST_REPEATS;
-        if !params.packed || values.len() < LEAST_TABLED.min(params.block_values as usize) {
+        if !params.compressed || values.len() < LEAST_TABLED.min(params.block_values as usize) {
             return None;
         }
         let (&least, &greatest) = (values.iter().min()?, values.iter().max()?);

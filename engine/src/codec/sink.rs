@@ -23,7 +23,7 @@ pub(super) struct Params {
     /// Parts with fewer values are neither determined by others nor determine any.
     pub(super) least_dependent: u32,
     /// Whether blocks may be compressed, and numbers have tables.
-    pub(super) packed: bool,
+    pub(super) compressed: bool,
 }
 
 impl Params {
@@ -31,7 +31,7 @@ impl Params {
     pub(super) fn brief() -> Self {
         Self {
             least_dependent: u32::MAX,
-            packed: false,
+            compressed: false,
             ..Self::default()
         }
     }
@@ -48,7 +48,7 @@ impl Default for Params {
             text_block_bytes: 65_536,
             // A few hundred bytes: not worth the two references and the slower reading.
             least_dependent: 512,
-            packed: true,
+            compressed: true,
         }
     }
 }

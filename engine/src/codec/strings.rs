@@ -59,7 +59,7 @@ pub(super) fn encode<'t>(
     for start in (0..count).step_by(per_block as usize) {
         let indices = start..start.saturating_add(per_block).min(count);
         let (width, block) = encode_block(indices.clone(), get);
-        if sink.params.packed && block.len() >= least_compressed {
+        if sink.params.compressed && block.len() >= least_compressed {
             let (width, raw) = unpacked_block(indices, get);
             if let Some(packed) = sink.compress(&raw, block.len() / 4 * 3) {
                 write_ref(&sink.block(&packed), out);

@@ -23,7 +23,7 @@ fn tiny(block_values: u32, inline_bytes: usize) -> Params {
         page_bytes: 64,
         text_block_bytes: 24,
         least_dependent: 16,
-        packed: true,
+        compressed: true,
     }
 }
 
@@ -35,7 +35,7 @@ fn params() -> impl Strategy<Value = Params> {
         .prop_map(|(values, inline)| tiny(values, inline));
     let params = prop_oneof![4 => tiny, 1 => Just(Params::default())];
     let brief = Params {
-        packed: false,
+        compressed: false,
         ..self::tiny(8, 8)
     };
     prop_oneof![4 => params, 1 => Just(Params::brief()), 1 => Just(brief)]

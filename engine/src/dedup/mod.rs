@@ -113,21 +113,15 @@ impl MessageIds {
         arrival_millis.saturating_sub(seen_millis) <= self.window_millis
     }
 
-    fn known(&self, hash: u128, arrival_millis: i64) -> Result<bool, ReadError> {
-        let heap = self.heap.find(hash as u64, |entry| entry.hash() == hash);
-        if heap.is_some_and(|entry| self.within_window(entry.arrival_millis, arrival_millis)) {
-            return Ok(true);
-        }
-        for run in self.sealing.iter().rev().chain(self.runs.iter().rev()) {
-            if self.within_window(run.meta().max_arrival_millis, arrival_millis)
-                && run
-                    .find(hash)?
-                    .is_some_and(|seen| self.within_window(seen, arrival_millis))
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    fn on_heap(&self, hash: u128, arrival_millis: i64) -> bool {
+        let found = self.heap.find(hash as u64, |entry| entry.hash() == hash);
+        found.is_some_and(|entry| self.within_window(entry.arrival_millis, arrival_millis))
+    }
+
+    /// Sealed runs that may make a message of that arrival a duplicate.
+    fn runs_within(&self, arrival_millis: i64) -> impl Iterator<Item = &Arc<Run>> {
+        let runs = self.sealing.iter().chain(&self.runs);
+        runs.filter(move |run| self.within_window(run.meta().max_arrival_millis, arrival_millis))
     }
 
     fn remember(&mut self, hash: u128, arrival_millis: i64) {
@@ -152,18 +146,37 @@ impl MessageIds {
     /// # Errors
     /// Where a run is damaged.
     pub fn contains(&self, id: &str, arrival_micros: i64) -> Result<bool, ReadError> {
-        self.known(self.hash(id), millis(arrival_micros))
+        let (hash, arrival) = (self.hash(id), millis(arrival_micros));
+        let mut known = self.on_heap(hash, arrival);
+        for run in self.runs_within(arrival) {
+            let seen = run.find(hash)?;
+            known |= seen.is_some_and(|seen| self.within_window(seen, arrival));
+        }
+        Ok(known)
     }
 
-    /// True where the message is new: its id is remembered then. False for a duplicate.
+    /// Of each of these ids, one after the other, whether its message is new: then it is remembered.
     ///
     /// # Errors
-    /// Where a run is damaged; the id is not remembered then.
-    pub fn check_and_insert(&mut self, id: &str, arrival_micros: i64) -> Result<bool, ReadError> {
-        let (hash, arrival) = (self.hash(id), millis(arrival_micros));
-        let new = !self.known(hash, arrival)?;
-        if new {
-            self.remember(hash, arrival);
+    /// Where a run is damaged; none of the ids is remembered then.
+    pub fn check_and_insert(
+        &mut self,
+        ids: &[&str],
+        arrival_micros: i64,
+    ) -> Result<Vec<bool>, ReadError> {
+        let arrival = millis(arrival_micros);
+        let hashes: Vec<u128> = ids.iter().map(|id| self.hash(id)).collect();
+        let mut new = vec![true; hashes.len()];
+        for run in self.runs_within(arrival) {
+            run.find_all(&hashes, |index, seen| {
+                new[index] &= !self.within_window(seen, arrival);
+            })?;
+        }
+        for (new, &hash) in new.iter_mut().zip(&hashes) {
+            *new = *new && !self.on_heap(hash, arrival);
+            if *new {
+                self.remember(hash, arrival);
+            }
         }
         Ok(new)
     }

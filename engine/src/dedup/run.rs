@@ -13,6 +13,8 @@ const MAGIC: [u8; 8] = *b"PUGMID\0\0";
 /// Ids of a block: 64 KiB of hashes, which a first touch verifies.
 const BLOCK_IDS: usize = 4_096;
 const HASH_BYTES: usize = 16;
+/// Hashes that are searched together.
+const AT_ONCE: usize = 32;
 /// Pending bytes at which a run being written goes out to its sink.
 const FLUSH_BYTES: usize = 1 << 20;
 /// Encoded bytes of a directory entry: the first hash and two block references.
@@ -211,22 +213,57 @@ impl Run {
         self.places.capacity() * size_of::<Place>()
     }
 
+    /// Finds those of the hashes that are here, and tells the places among them and the arrivals.
+    pub(super) fn find_all(
+        &self,
+        hashes: &[u128],
+        mut found: impl FnMut(usize, i64),
+    ) -> Result<(), Corruption> {
+        for (group, hashes) in hashes.chunks(AT_ONCE).enumerate() {
+            // A processor waits for the bytes where these searches begin all at once. Each search
+            // alone would wait for its own.
+            let mut seen = 0;
+            for &hash in hashes {
+                if let Some((_, hashes, guess)) = self.guess(hash)? {
+                    seen ^= hashes[guess * HASH_BYTES];
+                }
+            }
+            std::hint::black_box(seen);
+            for (place, &hash) in hashes.iter().enumerate() {
+                if let Some(arrival) = self.find(hash)? {
+                    found(group * AT_ONCE + place, arrival);
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// The arrival of the id with this hash.
     pub(super) fn find(&self, hash: u128) -> Result<Option<i64>, Corruption> {
-        let after = self.places.partition_point(|place| place.first <= hash);
-        let Some(number) = after.checked_sub(1) else {
+        let Some((place, hashes, guess)) = self.guess(hash)? else {
             return Ok(None);
         };
-        let place = &self.places[number];
-        let hashes = self.sealed.block(&place.hashes)?;
-        let next = self
-            .places
-            .get(after)
-            .map_or(u128::MAX, |place| place.first);
-        match search(hashes, hash, place.first, next) {
+        match search(hashes, hash, guess) {
             Some(index) => self.arrival(place, index).map(Some),
             None => Ok(None),
         }
+    }
+
+    /// The block that may have a hash, and where it is expected there: hashes are uniform, so in a
+    /// full block it lies within some 30 places of it.
+    fn guess(&self, hash: u128) -> Result<Option<(&Place, &[u8], usize)>, Corruption> {
+        let after = self.places.partition_point(|place| place.first <= hash);
+        let Some(place) = after.checked_sub(1).map(|number| &self.places[number]) else {
+            return Ok(None);
+        };
+        let next = self.places.get(after);
+        let next = next.map_or(u128::MAX, |next| next.first);
+        let hashes = self.sealed.block(&place.hashes)?;
+        let count = hashes.len() / HASH_BYTES;
+        let (span, into) = ((next - place.first) >> 64, (hash - place.first) >> 64);
+        let guess = into.saturating_mul(count as u128) / span.max(1);
+        let last = count.checked_sub(1);
+        Ok(last.map(|last| (place, hashes, (guess as usize).min(last))))
     }
 
     fn arrival(&self, place: &Place, index: usize) -> Result<i64, Corruption> {
@@ -299,15 +336,10 @@ fn hash_at(hashes: &[u8], index: usize) -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-/// The index of `hash` among ascending `hashes`, which begin with `first <= hash` and end
-/// before `next`. Hashes are uniform, so the search begins where it is expected (in a full block
-/// it lies within some 30 places) and widens its steps from there.
-fn search(hashes: &[u8], hash: u128, first: u128, next: u128) -> Option<usize> {
-    let count = hashes.len() / HASH_BYTES;
-    let (span, into) = ((next - first) >> 64, (hash - first) >> 64);
-    let guess = into.saturating_mul(count as u128) / span.max(1);
-    let guess = (guess as usize).min(count.checked_sub(1)?);
-    let (mut low, mut high) = (0, count);
+/// The index of `hash` among ascending `hashes`. The search begins at `guess`, one of them, and widens
+/// its steps from there.
+fn search(hashes: &[u8], hash: u128, guess: usize) -> Option<usize> {
+    let (mut low, mut high) = (0, hashes.len() / HASH_BYTES);
     let mut step = 8;
     if hash_at(hashes, guess) <= hash {
         low = guess;

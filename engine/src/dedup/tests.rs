@@ -56,7 +56,7 @@ impl Bench {
     fn check(&mut self, id: &str, micros: i64) {
         let duplicate = self.model.duplicate(id, micros.div_euclid(1_000));
         assert_eq!(self.ids.contains(id, micros).unwrap(), duplicate);
-        let new = self.ids.check_and_insert(id, micros).unwrap();
+        let new = self.ids.check_and_insert(&[id], micros).unwrap()[0];
         assert_eq!(new, !duplicate, "{id} at {micros}");
         if new {
             let millis = micros.div_euclid(1_000);
@@ -259,18 +259,18 @@ fn the_window_ends_exactly() {
     for sealed in [false, true] {
         let mut bench = Bench::new();
         // Arrived within the millisecond 5; the window reaches through the millisecond 1 005.
-        assert!(bench.ids.check_and_insert("a", 5_999).unwrap());
+        assert!(bench.ids.check_and_insert(&["a"], 5_999).unwrap()[0]);
         if sealed {
             bench.seal();
         }
         assert!(bench.ids.contains("a", 5_999).unwrap());
         assert!(bench.ids.contains("a", 1_005_999).unwrap());
         assert!(!bench.ids.contains("a", 1_006_000).unwrap());
-        assert!(!bench.ids.check_and_insert("a", 1_005_999).unwrap());
+        assert!(!bench.ids.check_and_insert(&["a"], 1_005_999).unwrap()[0]);
         // The duplicate did not prolong the window, the acceptance does.
-        assert!(bench.ids.check_and_insert("a", 1_006_000).unwrap());
-        assert!(!bench.ids.check_and_insert("a", 2_006_999).unwrap());
-        assert!(bench.ids.check_and_insert("a", 2_007_000).unwrap());
+        assert!(bench.ids.check_and_insert(&["a"], 1_006_000).unwrap()[0]);
+        assert!(!bench.ids.check_and_insert(&["a"], 2_006_999).unwrap()[0]);
+        assert!(bench.ids.check_and_insert(&["a"], 2_007_000).unwrap()[0]);
     }
 }
 

@@ -27,10 +27,6 @@ const SHORTEST_TICK: Duration = Duration::from_millis(1);
 /// A log that nobody has written to for this long is sealed.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// How much less of a busy processor than requests a thread gets whose work can wait (of 19).
-#[cfg(target_os = "linux")]
-const NICENESS: i32 = 10;
-
 /// Wakes the background threads. A wake-up that finds one pending already adds nothing.
 #[derive(Debug)]
 pub(crate) struct Wake {
@@ -111,14 +107,12 @@ impl Maintenance {
         })?;
         let imager = (Arc::clone(shared), stopped.clone());
         maintenance.spawn("pugmark-image", move || {
-            give_way();
             let (shared, stopped) = imager;
             let wake = &shared.wake.imager.1;
             run(&shared, &stopped, wake, LOOK_AROUND, Shared::image_ahead);
         })?;
         let compactor = (Arc::clone(shared), stopped);
         maintenance.spawn("pugmark-compact", move || {
-            give_way();
             let (shared, stopped) = compactor;
             run(
                 &shared,
@@ -171,13 +165,6 @@ impl Drop for Maintenance {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Lets requests go before this thread where the processor is busy. Only Linux has priorities of
-/// threads; where it refuses one, all are equal.
-fn give_way() {
-    #[cfg(target_os = "linux")]
-    let _refused = rustix::process::setpriority_process(None, NICENESS);
 }
 
 /// Notices when nobody writes. The last record of an open log is the one place where damage

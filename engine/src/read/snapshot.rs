@@ -10,7 +10,7 @@ use crate::segment::{Partition, Segment};
 use crate::store::shared::{Shared, State};
 
 /// Images that are made ahead of readers after the last one came: some half a million rows.
-const MOST_AHEAD: u32 = 64;
+const MOST_AHEAD: u32 = 256;
 
 /// One state of the store: all that was acknowledged before it was taken, nothing half.
 ///

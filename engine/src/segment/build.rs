@@ -181,7 +181,7 @@ impl<'a> Rows<'a> {
                 .into_iter()
                 .for_each(|run| of_run[run as usize].push(property));
         }
-        let mut writer = SegmentWriter::new(partition, arrival, options.packed);
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
         for (part, (number, found)) in parts.into_iter().zip(of_run.iter().enumerate()) {
             let name = runs.own.get(number).map(|&name| self.texts[name as usize]);
             let open = writer.begin_run(part.rows);

@@ -77,8 +77,8 @@ pub struct BuildOptions {
     pub max_rows: u32,
     /// Event names with a run of their own; the rarest beyond share the overflow run.
     pub max_name_runs: usize,
-    /// Whether properties are made small; otherwise they are written quickly.
-    pub packed: bool,
+    /// Whether properties are made small, which is most of the time that building takes.
+    pub compressed: bool,
 }
 
 impl Default for BuildOptions {
@@ -87,7 +87,7 @@ impl Default for BuildOptions {
             target_bytes: 128 << 20,
             max_rows: 1 << 24,
             max_name_runs: limits::MAX_NAME_RUNS,
-            packed: true,
+            compressed: true,
         }
     }
 }

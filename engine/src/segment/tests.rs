@@ -12,8 +12,8 @@ fn options() -> impl Strategy<Value = BuildOptions> {
     let runs = prop_oneof![Just(0), Just(1), Just(3), Just(10_000)];
     let cut = (bytes, runs, 1u32..5_000, any::<bool>());
     cut.prop_map(
-        |(target_bytes, max_name_runs, max_rows, packed)| BuildOptions {
-            packed,
+        |(target_bytes, max_name_runs, max_rows, compressed)| BuildOptions {
+            compressed,
             target_bytes,
             max_rows,
             max_name_runs,

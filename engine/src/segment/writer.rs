@@ -60,8 +60,7 @@ pub(super) struct SegmentWriter {
     partition: Partition,
     arrival: (u64, u64),
     has_overflow: bool,
-    /// Whether properties are made small.
-    packed: bool,
+    compressed: bool,
     runs: Vec<RunEntry>,
     /// The users of all runs.
     users: BTreeMap<u16, Words>,
@@ -84,13 +83,13 @@ pub(super) struct OpenRun {
 }
 
 impl SegmentWriter {
-    pub(super) fn new(partition: Partition, arrival: (u64, u64), packed: bool) -> Self {
+    pub(super) fn new(partition: Partition, arrival: (u64, u64), compressed: bool) -> Self {
         Self {
             image: ImageWriter::new(&layout::header()),
             partition,
             arrival,
             has_overflow: false,
-            packed,
+            compressed,
             runs: Vec::new(),
             users: BTreeMap::new(),
         }
@@ -146,7 +145,7 @@ impl SegmentWriter {
             counts: &run.counts,
         };
         let (values, value_bitmaps) = values::write(&mut self.image, properties, users);
-        let properties = encode_properties(properties, run.rows, self.packed, &mut self.image);
+        let properties = encode_properties(properties, run.rows, self.compressed, &mut self.image);
         let names = names.map(|names| {
             let column = Column {
                 rows: run.rows,
@@ -157,7 +156,7 @@ impl SegmentWriter {
             };
             let name = NAMES_PROPERTY.to_owned();
             let names = [Property { name, column }];
-            encode_properties(&names, run.rows, self.packed, &mut self.image)
+            encode_properties(&names, run.rows, self.compressed, &mut self.image)
         });
         let index = RunIndex {
             rows: run.rows,

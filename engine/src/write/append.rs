@@ -204,14 +204,20 @@ fn fresh_rows(
     let Some(ids) = &batch.message_ids else {
         return Ok(None);
     };
-    let mut keep = Vec::with_capacity(ids.codes.len());
-    for row in 0..ids.codes.len() {
-        let id = ids.get(row);
-        if id.is_empty() || state.message_ids.check_and_insert(id, arrived_at)? {
-            keep.push(row as u32);
-        }
+    let rows = 0..ids.codes.len();
+    let given: Vec<&str> = rows.map(|row| ids.get(row)).collect();
+    let some: Vec<&str> = given.iter().copied().filter(|id| !id.is_empty()).collect();
+    let mut new = state
+        .message_ids
+        .check_and_insert(&some, arrived_at)?
+        .into_iter();
+    let is_kept = |id: &str| id.is_empty() || new.next() == Some(true);
+    let keep: Vec<bool> = given.into_iter().map(is_kept).collect();
+    if keep.iter().all(|&keep| keep) {
+        return Ok(None);
     }
-    Ok((keep.len() < batch.len()).then_some(keep))
+    let rows = (0u32..).zip(keep).filter(|(_, keep)| *keep);
+    Ok(Some(rows.map(|(row, _)| row).collect()))
 }
 
 /// One batch is one log record, so its size is bounded.

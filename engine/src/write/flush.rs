@@ -2,7 +2,7 @@
 //!
 //! 1. *Freeze* (under the append lock): the active memory table becomes the last of the frozen
 //!    ones, the log moves on to a new file, and the message ids so far are sealed.
-//! 2. *Build*: the table's images become segment files, the dictionary's tail a run.
+//! 2. *Build*: the table's rows become segment files, the dictionary's tail a run.
 //! 3. *Publish*: one manifest names them all and moves the log's start behind them.
 //! 4. *Drop*: the log files before that start are removed.
 
@@ -12,13 +12,13 @@ use crate::dedup::{SEAL_IDS, SealedMessageIds};
 use crate::dictionary::SealedTail;
 use crate::error::{StorageError, WriteError};
 use crate::manifest::{SegmentEntry, ids_file, message_ids_file, segment_file};
-use crate::segment::{self, SegmentImage, SegmentMeta};
+use crate::segment::{SegmentImage, SegmentMeta};
 use crate::storage::{Storage, write_sealed};
 use crate::store::shared::{Shared, lock};
 use crate::write::append::AppendState;
 use crate::write::group::Ticket;
 use crate::write::log::{LOG_DIRECTORY, log_name, log_number};
-use crate::write::memtable::{Memtable, by_partition};
+use crate::write::memtable::Memtable;
 use crate::write::record::Progress;
 
 /// A memory table that takes no more batches, and where the log goes on behind it.
@@ -114,7 +114,7 @@ impl Shared {
         if let Some(ticket) = frozen.last_ticket {
             self.publish_batches(ticket);
         }
-        let entries = self.write_segments(self.final_images(&frozen.memtable)?)?;
+        let entries = self.write_segments(frozen.memtable.finish(&self.build)?)?;
         crate::crash::crash_point!("flush.segments_written");
         if let Some(SealedMessageIds { meta, image }) = &frozen.message_ids {
             write_sealed(
@@ -179,16 +179,6 @@ impl Shared {
             self.take_over(self.dictionary.install(run))?;
         }
         Ok(())
-    }
-
-    /// The memory table's content as one run of images for each partition.
-    fn final_images(&self, memtable: &Memtable) -> Result<Vec<SegmentImage>, WriteError> {
-        let mut images = Vec::new();
-        for group in by_partition(memtable.segments()?.into_iter()) {
-            // One image is written anew, too: what is in memory is not packed.
-            images.extend(segment::merge(&group, &self.build, None)?);
-        }
-        Ok(images)
     }
 
     /// Writes images as segment files, durably.

@@ -17,12 +17,12 @@ use crate::store::shared::lock;
 use crate::write::record::{BatchKind, Progress};
 
 /// Rows of the tail that are worth an image ahead of readers.
-pub(crate) const AHEAD_ROWS: usize = if cfg!(test) { 8 } else { 1 << 13 };
+pub(crate) const AHEAD_ROWS: usize = if cfg!(test) { 8 } else { 1 << 11 };
 /// Runs that are merged at a time: few, so that there are not many, and not two, so that no row is
 /// merged often.
 const MERGED_RUNS: usize = 4;
 /// Rows that a reader merges at most.
-const READER_MERGES: u64 = if cfg!(test) { 16 } else { 1 << 14 };
+const READER_MERGES: u64 = if cfg!(test) { 16 } else { 1 << 12 };
 /// Rows that are merged at most ahead of readers: no merge takes so long that many wait in the tail.
 const AHEAD_MERGES: u64 = if cfg!(test) { 64 } else { 1 << 18 };
 
@@ -72,7 +72,7 @@ impl Memtable {
         Self {
             partition_micros,
             build: BuildOptions {
-                packed: false,
+                compressed: false,
                 ..build
             },
             tail: RwLock::default(),
@@ -124,6 +124,25 @@ impl Memtable {
         Ok(segments.collect())
     }
 
+    /// Everything published, as the compressed images of a run. Nothing is published any more.
+    ///
+    /// # Errors
+    /// As [`segments`](Self::segments).
+    pub(crate) fn finish(&self, build: &BuildOptions) -> Result<Vec<SegmentImage>, Corruption> {
+        let imaging = lock(&self.imaging);
+        if lock(&self.runs).is_empty() {
+            // Nobody has read: there is no image that could be of use.
+            let batches = self.tail_batches();
+            return Ok(build_images(&batches, self.partition_micros, build, 1));
+        }
+        drop(imaging);
+        let mut images = Vec::new();
+        for group in by_partition(self.segments()?.into_iter()) {
+            images.extend(segment::merge(&group, build, None)?);
+        }
+        Ok(images)
+    }
+
     /// True where there is something to do ahead of the next reader.
     pub(crate) fn is_behind(&self) -> bool {
         let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
@@ -145,10 +164,7 @@ impl Memtable {
     /// Turns the batches of the tail into a run.
     fn image_tail(&self) -> Result<(), Corruption> {
         let _one_at_a_time = lock(&self.imaging);
-        let batches = {
-            let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
-            tail.batches.clone()
-        };
+        let batches = self.tail_batches();
         if batches.is_empty() {
             return Ok(());
         }
@@ -159,6 +175,11 @@ impl Memtable {
         tail.batches.drain(..batches.len());
         tail.rows -= rows;
         Ok(())
+    }
+
+    fn tail_batches(&self) -> Vec<Arc<MemBatch>> {
+        let tail = self.tail.read().unwrap_or_else(PoisonError::into_inner);
+        tail.batches.clone()
     }
 
     /// Merges neighbouring runs of similar size that have no more than `most` rows together. Called
@@ -210,7 +231,7 @@ impl Memtable {
 }
 
 /// Segments grouped by partition, arrival order kept inside each group.
-pub(crate) fn by_partition(segments: impl Iterator<Item = Arc<Segment>>) -> Vec<Vec<Arc<Segment>>> {
+fn by_partition(segments: impl Iterator<Item = Arc<Segment>>) -> Vec<Vec<Arc<Segment>>> {
     let mut groups: std::collections::BTreeMap<Partition, Vec<Arc<Segment>>> = Default::default();
     for segment in segments {
         groups

@@ -334,11 +334,17 @@ impl Matching<'_, '_> {
     /// True where one of the users has a start whose window is still open.
     fn any_open(&self, rows: &mut StepRows<'_, '_>, users: &Words) -> bool {
         let settled = self.ordered.settled.unwrap_or(i128::MAX);
-        rows.reaches_beyond(0, settled)
-            && users.iter().any(|low| {
-                rows.look_at(low);
-                self.ordered.has_open(rows)
-            })
+        if !rows.reaches_beyond(0, settled) {
+            return false;
+        }
+        let mut looked = 0;
+        let open = users.iter().any(|low| {
+            looked += 1;
+            rows.look_at(low);
+            self.ordered.has_open(rows)
+        });
+        effort::rows(looked);
+        open
     }
 }
 

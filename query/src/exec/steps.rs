@@ -476,8 +476,12 @@ impl StepRows<'_, '_> {
         let mut met = 0;
         for number in self.places[place].clone() {
             let source = &self.sources[number];
+            // Most users have rows in few of the segments that memory holds.
+            if !source.rows.users.contains(self.low) {
+                continue;
+            }
+            met += 1;
             let rows = source.rows.of(self.low);
-            met += usize::from(!rows.is_empty());
             let events = rows.map(|row| (source.times.get(row as usize), number as u32, row));
             merged.events.extend(events);
         }

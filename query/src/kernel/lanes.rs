@@ -85,6 +85,9 @@ struct Open {
     earliest: i64,
     /// What all of its events hold.
     held: i64,
+    /// The time of the event after the chain's in the lane it has gone back to: another end that has
+    /// another event there lies behind that. `DECIDED` where there is none.
+    behind: i64,
 }
 
 /// So many halvings find a place among the rows of most users.
@@ -135,8 +138,9 @@ pub fn search(
                 _ => scratch.go_back_held(lane, bounds, events, own, unsure),
             }
             if let Some(exclude) = exclude.filter(|exclude| exclude.after == step) {
-                let unsure = |user| emit(user, None);
-                scratch.keep_free(lanes, exclude, users, &rows, unsure);
+                let own = |user| rows(exclude.number, user);
+                let (excluded, unsure) = (&exclude.lane, |user| emit(user, None));
+                scratch.keep_free(&lanes[last], excluded, last * users, own, unsure);
             }
         }
         for place in 0..scratch.open.len() {
@@ -213,6 +217,7 @@ impl LaneScratch {
                     later,
                     earliest: bounds.first.max(later - bounds.within),
                     held: held.unwrap_or_default(),
+                    behind: DECIDED,
                 });
             }
             inside
@@ -239,12 +244,13 @@ impl LaneScratch {
         lane.touch(&self.rows);
         let mut kept = 0;
         for place in 0..self.open.len() {
+            let chain = self.open[place];
             let Open {
                 user,
                 later,
                 earliest,
-                held,
-            } = self.open[place];
+                ..
+            } = chain;
             let rows = self.rows[place].clone();
             let next = rows.start + lane.count_before(&rows, later);
             let tie = (next < rows.end) & (lane.units(next) == later);
@@ -257,14 +263,13 @@ impl LaneScratch {
             let event = next.saturating_sub(1);
             let time = lane.units(event);
             self.events[events + user as usize] = event;
+            let behind = select_unpredictable(next < rows.end, lane.units(next), DECIDED);
             self.open[kept] = Open {
-                user,
                 later: time,
-                earliest,
-                held,
+                behind,
+                ..chain
             };
             let holds = !none & (time >= earliest);
-            let behind = select_unpredictable(next < rows.end, lane.units(next), DECIDED);
             self.skip[user as usize] = select_unpredictable(holds, -FAR, behind);
             kept += usize::from(holds);
         }
@@ -307,43 +312,40 @@ impl LaneScratch {
     }
 
     /// Drops the chains that have an excluded event behind their event in the lane `exclude.after`,
-    /// to which they have gone back. An end that has another lies behind the next event there.
+    /// to which they have gone back.
+    #[inline(always)]
     fn keep_free(
         &mut self,
-        lanes: &[Lane<'_>],
-        exclude: &ExcludedLane<'_>,
-        users: usize,
-        rows: impl Fn(usize, usize) -> Range<u32>,
+        last: &Lane<'_>,
+        excluded: &Lane<'_>,
+        ends: usize,
+        rows: impl Fn(usize) -> Range<u32>,
         mut unsure: impl FnMut(usize),
     ) {
-        let (after, last) = (exclude.after, lanes.len() - 1);
-        let (skip, events) = (&mut self.skip, &self.events);
-        self.open.retain(|chain| {
-            let user = chain.user as usize;
-            let end = lanes[last].units(events[last * users + user]);
-            let own = rows(exclude.number, user);
-            let next = own.start + exclude.lane.count_before(&own, end);
-            let at_end = next < own.end && exclude.lane.units(next) == end;
-            let latest = match next > own.start {
-                true => exclude.lane.units(next - 1),
-                false => -FAR,
-            };
-            if at_end || latest == chain.later {
-                skip[user] = DECIDED;
+        self.rows.clear();
+        self.rows
+            .extend(self.open.iter().map(|chain| rows(chain.user as usize)));
+        excluded.touch(&self.rows);
+        let mut kept = 0;
+        for place in 0..self.open.len() {
+            let chain = self.open[place];
+            let (user, rows) = (chain.user as usize, self.rows[place].clone());
+            let end = last.units(self.events[ends + user]);
+            let next = rows.start + excluded.count_before(&rows, end);
+            let at_end = (next < rows.end) & (excluded.units(next) == end);
+            let before = excluded.units(next.saturating_sub(1));
+            let latest = select_unpredictable(next > rows.start, before, -FAR);
+            if at_end | (latest == chain.later) {
+                self.skip[user] = DECIDED;
                 unsure(user);
-                return false;
+                continue;
             }
-            if latest > chain.later {
-                let next = events[after * users + user] + 1;
-                let behind = next < rows(after, user).end;
-                skip[user] = if behind {
-                    lanes[after].units(next)
-                } else {
-                    DECIDED
-                };
-            }
-            latest < chain.later
-        });
+            let free = latest < chain.later;
+            self.skip[user] = select_unpredictable(free, self.skip[user], chain.behind);
+            self.open[kept] = chain;
+            kept += usize::from(free);
+        }
+        self.open.truncate(kept);
     }
 
     /// Goes on to the next end of each user who is not decided.

@@ -5,7 +5,6 @@
 //! their digits: an integer beyond 64 bits becomes text rather than another number.
 
 use std::borrow::Cow;
-use std::marker::PhantomData;
 
 use hashbrown::HashMap;
 use pugmark_engine::ids::canonical_integer;
@@ -51,12 +50,6 @@ pub(crate) fn text(json: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     Ok(text)
 }
 
-impl<'de> serde::Deserialize<'de> for RawObject<'de> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(ObjectVisitor)
-    }
-}
-
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
@@ -76,18 +69,18 @@ impl<'de> Visitor<'de> for ObjectVisitor {
 }
 
 /// Elements of an array.
-struct Elements<E>(Vec<E>);
+struct Elements<'a>(Vec<&'a RawValue>);
 
-struct ElementsVisitor<E>(PhantomData<E>);
-
-impl<'de, E: serde::Deserialize<'de>> serde::Deserialize<'de> for Elements<E> {
+impl<'de> serde::Deserialize<'de> for Elements<'de> {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ElementsVisitor(PhantomData))
+        deserializer.deserialize_seq(ElementsVisitor)
     }
 }
 
-impl<'de, E: serde::Deserialize<'de>> Visitor<'de> for ElementsVisitor<E> {
-    type Value = Elements<E>;
+struct ElementsVisitor;
+
+impl<'de> Visitor<'de> for ElementsVisitor {
+    type Value = Elements<'de>;
 
     fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("an array")
@@ -111,33 +104,33 @@ pub(crate) fn parse_object(json: &str) -> Result<RawObject<'_>, serde_json::Erro
 }
 
 /// An object with a list in one of its fields, in one pass.
-pub(crate) struct Listing<'a, E> {
+pub(crate) struct Listing<'a> {
     /// The fields beside it.
     pub(crate) object: RawObject<'a>,
-    pub(crate) elements: Vec<E>,
+    pub(crate) elements: Vec<&'a RawValue>,
 }
 
-/// Reads an object whose field `list` must be an array of `E`.
-pub(crate) fn parse_listing<'a, E: serde::Deserialize<'a>>(
+/// Reads an object whose field `list` must be an array.
+pub(crate) fn parse_listing<'a>(
     json: &'a str,
     list: &'static str,
-) -> Result<Listing<'a, E>, serde_json::Error> {
+) -> Result<Listing<'a>, serde_json::Error> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
-    let listing = deserializer.deserialize_map(ListingVisitor(list, PhantomData))?;
+    let listing = deserializer.deserialize_map(ListingVisitor(list))?;
     deserializer.end()?;
     Ok(listing)
 }
 
-struct ListingVisitor<E>(&'static str, PhantomData<E>);
+struct ListingVisitor(&'static str);
 
-impl<'de, E: serde::Deserialize<'de>> Visitor<'de> for ListingVisitor<E> {
-    type Value = Listing<'de, E>;
+impl<'de> Visitor<'de> for ListingVisitor {
+    type Value = Listing<'de>;
 
     fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listing<'de, E>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listing<'de>, A::Error> {
         let (mut entries, mut elements) = (Vec::new(), None);
         while let Some(Key(key)) = map.next_key()? {
             if key == self.0 && elements.is_none() {
@@ -209,7 +202,7 @@ impl Flat {
         depth: usize,
     ) -> Result<(), serde_json::Error> {
         check_depth(depth)?;
-        self.entries.reserve(object.0.len());
+        self.entries.reserve(object.0.len().min(RESERVED));
         for (key, raw) in &object.0 {
             check_count(self.entries.len())?;
             let path = join(prefix, key);
@@ -291,6 +284,9 @@ impl Lists {
         self.entries[at].1.push(value);
     }
 }
+
+/// Properties for which there is room at once: as many as most events have.
+const RESERVED: usize = 16;
 
 fn check_depth(depth: usize) -> Result<(), serde_json::Error> {
     if depth > MAX_DEPTH {

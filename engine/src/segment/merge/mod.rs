@@ -94,7 +94,7 @@ pub fn merge_each<E: From<Corruption>>(
             keep,
             stop,
         };
-        let mut writer = SegmentWriter::new(partition, arrival, options.packed);
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
         match piece.write(options.max_name_runs, &mut writer) {
             Ok(()) => writer.finish().into_iter().try_for_each(&mut take)?,
             Err(Ended::Stopped) => return Ok(false),

@@ -157,14 +157,15 @@ pub fn read_body(
     if kind.is_some() {
         return Ok(vec![read_call(&parse(json)?, kind, &shared)]);
     }
-    let Listing { object, elements } = parse_batch(json)?;
+    let Listing { object, elements } =
+        parse_listing(json, "batch").map_err(|error| MessageProblem::NoBatch(told(&error)))?;
     shared.sent_at = time(&object, "sentAt")?;
     shared.context = field(&object, "context");
     let mut calls = Vec::with_capacity(elements.len());
-    for element in elements {
-        let call = element.and_then(|object| read_call(&object, None, &shared));
+    for raw in elements {
+        let call = parse(raw.get()).and_then(|object| read_call(&object, None, &shared));
         // A context that all inherit may be most of each.
-        if !take(call.as_ref().map_or(0, Call::byte_len)) {
+        if !take(call.as_ref().map_or(REFUSED_BYTES, Call::byte_len)) {
             return Err(MessageProblem::NoRoom);
         }
         calls.push(call);
@@ -194,25 +195,23 @@ fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// A body's calls; one that is no object stands alone.
-fn parse_batch(json: &str) -> Result<Listing<'_, Parsed<'_>>, MessageProblem> {
-    if let Ok(Listing { object, elements }) = parse_listing(json, "batch") {
-        let elements = elements.into_iter().map(Ok).collect();
-        return Ok(Listing { object, elements });
+/// What a call that is refused is about: what it is, and why.
+const REFUSED_BYTES: usize = 2 * size_of::<Result<Call, MessageProblem>>();
+
+/// What is wrong, without all of a long text that stands where it should not.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.char_indices().nth(MOST_TOLD) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
     }
-    // Something is wrong somewhere, which a closer look finds.
-    let no_batch = |error: serde_json::Error| MessageProblem::NoBatch(error.to_string());
-    let Listing { object, elements } =
-        parse_listing::<&RawValue>(json, "batch").map_err(no_batch)?;
-    let elements = elements.into_iter().map(|raw| parse(raw.get())).collect();
-    Ok(Listing { object, elements })
 }
 
-/// An object, or that it is none.
-type Parsed<'a> = Result<RawObject<'a>, MessageProblem>;
+/// Characters of an error that are told.
+const MOST_TOLD: usize = 200;
 
 fn parse(json: &str) -> Result<RawObject<'_>, MessageProblem> {
-    parse_object(json).map_err(|error| MessageProblem::NotAnObject(error.to_string()))
+    parse_object(json).map_err(|error| MessageProblem::NotAnObject(told(&error)))
 }
 
 /// Reads one call, and checks it against the limits of the store.
@@ -437,7 +436,7 @@ impl Properties {
     ) -> Result<(), MessageProblem> {
         let object = parse_object(raw.get()).map_err(|_| MessageProblem::NoObject(name))?;
         let added = self.0.add_object(&object, prefix, None);
-        added.map_err(|error| MessageProblem::NotAnObject(error.to_string()))
+        added.map_err(|error| MessageProblem::NotAnObject(told(&error)))
     }
 }
 
@@ -653,8 +652,10 @@ mod tests {
 
     #[test]
     fn what_is_no_batch_is_told() {
-        for json in ["", "[]", "{}", r#"{"batch": {}}"#, "{\"batch\": [}"] {
-            assert!(read_body(json, None, NOW, &mut |_| true).is_err(), "{json}");
+        let long = format!(r#"{{"batch": "{}"}}"#, "x".repeat(10_000));
+        for json in ["", "[]", "{}", r#"{"batch": {}}"#, "{\"batch\": [}", &long] {
+            let problem = read_body(json, None, NOW, &mut |_| true).unwrap_err();
+            assert!(matches!(&problem, MessageProblem::NoBatch(told) if told.len() < 300));
         }
         assert_eq!(write_key(r#"{"writeKey": "k"}"#), Ok(Some("k".to_owned())));
         let far = r#"{"userId": "u", "event": "e", "timestamp": "2999-01-01T00:00:00Z"}"#;

@@ -1,8 +1,7 @@
 //! Threads that write what many requests brought as one batch, with one sync.
 //!
 //! A request waits for the batch that its calls are in. While one batch is written the next one
-//! gathers, so the busier the service, the more a sync is worth. The calls of a request that brings
-//! many are a batch by themselves, which its own thread builds. What waits is bounded in calls and
+//! gathers, so the busier the service, the more a sync is worth. What waits is bounded in calls and
 //! bytes; beyond that requests are turned away, to come again.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -57,30 +56,11 @@ pub struct Writer {
     space: Space,
 }
 
-/// What a request brought.
-#[derive(Debug)]
-enum Brought {
-    /// Few calls, to be written with those of others.
-    Calls(Vec<Call>),
-    /// The rows of many, to be written alone.
-    Rows(Box<Rows>),
-}
-
-/// Calls of one request from which on they are written alone: a larger batch costs little less for
-/// each.
-const MANY_CALLS: usize = 64;
-
 #[derive(Debug)]
 struct Waiting {
-    brought: Brought,
-    answer: Answer,
-}
-
-/// Who waits for an answer, and the room that is kept until then.
-#[derive(Debug)]
-struct Answer {
-    sender: oneshot::Sender<Result<Stored, IngestError>>,
-    room: Room,
+    calls: Vec<Call>,
+    answer: oneshot::Sender<Result<Stored, IngestError>>,
+    _room: Room,
 }
 
 /// The threads; they end when the last [`Writer`] is dropped and all that waits is written.
@@ -129,14 +109,11 @@ impl Writer {
     /// Where too much waits, or the store refuses them. Then none of them is stored, unless writing
     /// itself failed.
     pub async fn store(&self, calls: Vec<Call>, room: Room) -> Result<Stored, IngestError> {
-        let (sender, stored) = oneshot::channel();
-        let brought = match calls.len() < MANY_CALLS {
-            true => Brought::Calls(calls),
-            false => Brought::Rows(Box::new(Rows::of(&calls)?)),
-        };
+        let (answer, stored) = oneshot::channel();
         let waiting = Waiting {
-            brought,
-            answer: Answer { sender, room },
+            calls,
+            answer,
+            _room: room,
         };
         self.sender.try_send(waiting).map_err(|error| match error {
             TrySendError::Full(_) => IngestError::Busy,
@@ -155,15 +132,16 @@ impl Writer {
 fn write_all(store: &Store, receiver: &Receiver<Waiting>) {
     let mut next = receiver.recv().ok();
     while let Some(first) = next.take() {
+        let mut rows = rows_of(&first);
         let mut together = vec![first];
-        while together.last().is_some_and(Waiting::is_few) && together.len() < MOST_TOGETHER {
-            match receiver.try_recv() {
-                Ok(another) if another.is_few() => together.push(another),
-                another => {
-                    next = another.ok();
-                    break;
-                }
+        while let Ok(another) = receiver.try_recv() {
+            rows += rows_of(&another);
+            // Many rows may be several batches, of which one may be refused: they are written alone.
+            if rows > MOST_ROWS {
+                next = Some(another);
+                break;
             }
+            together.push(another);
         }
         if catch_unwind(AssertUnwindSafe(|| write(store, together))).is_err() {
             // Those who waited are told that nothing is known of theirs.
@@ -173,69 +151,45 @@ fn write_all(store: &Store, receiver: &Receiver<Waiting>) {
     }
 }
 
-/// Requests with few calls that are written at a time: little enough that nobody waits long for the
-/// others, and that their rows are one batch.
-const MOST_TOGETHER: usize = 256;
+/// Rows that are written at a time: little enough that nobody waits long for the others.
+const MOST_ROWS: usize = 16_384;
 
-impl Waiting {
-    fn is_few(&self) -> bool {
-        matches!(self.brought, Brought::Calls(_))
-    }
-
-    /// Calls that are to be written with others.
-    fn calls(&self) -> &[Call] {
-        match &self.brought {
-            Brought::Calls(calls) => calls,
-            Brought::Rows(_) => &[],
-        }
-    }
-
-    fn write_alone(self, store: &Store) {
-        let Self { brought, answer } = self;
-        let rows = match brought {
-            Brought::Calls(calls) => Rows::of(&calls),
-            Brought::Rows(rows) => Ok(*rows),
-        };
-        answer.send(rows.and_then(|rows| append(store, rows)));
-    }
-}
-
-impl Answer {
-    fn send(self, stored: Result<Stored, IngestError>) {
-        drop(self.room);
-        // Whoever hung up is not told.
-        let _gone = self.sender.send(stored);
-    }
+fn rows_of(waiting: &Waiting) -> usize {
+    let rows = waiting.calls.iter();
+    rows.map(|call| call.events.len() + call.traits.len()).sum()
 }
 
 /// Writes requests together; where the store refuses that, each alone, so that one cannot spoil
 /// another.
 fn write(store: &Store, together: Vec<Waiting>) {
-    if together.len() == 1 {
-        return together
-            .into_iter()
-            .for_each(|only| only.write_alone(store));
+    if let [only] = &together[..] {
+        let stored = append(store, &only.calls);
+        return answer(together, stored);
     }
-    let rows = Rows::of(together.iter().flat_map(Waiting::calls));
-    match rows.and_then(|rows| append(store, rows)) {
+    let calls = together.iter().flat_map(|waiting| &waiting.calls);
+    match append(store, calls) {
         // How many of whose were duplicates is not known, and nobody asks.
         Ok(all) => {
             // Whose the duplicates were is not known: the first is told of all.
             let mut stored = all;
             for waiting in together {
-                waiting.answer.send(Ok(std::mem::take(&mut stored)));
+                let _gone = waiting.answer.send(Ok(std::mem::take(&mut stored)));
             }
         }
         Err(IngestError::Write(error)) if is_refusal(&error) => {
-            together
-                .into_iter()
-                .for_each(|alone| alone.write_alone(store));
-        }
-        Err(error) => {
-            for waiting in together {
-                waiting.answer.send(Err(error.clone()));
+            for alone in together {
+                let stored = append(store, &alone.calls);
+                answer(vec![alone], stored);
             }
         }
+        Err(error) => answer(together, Err(error)),
+    }
+}
+
+fn answer(waiting: Vec<Waiting>, stored: Result<Stored, IngestError>) {
+    for waiting in waiting {
+        // Whoever hung up is not told.
+        let _gone = waiting.answer.send(stored.clone());
     }
 }
 
@@ -247,9 +201,16 @@ pub fn is_refusal(error: &WriteError) -> bool {
     )
 }
 
-/// Appends rows.
-fn append(store: &Store, rows: Rows) -> Result<Stored, IngestError> {
-    let Rows { events, traits } = rows;
+/// Appends the events and traits of calls.
+fn append<'c>(
+    store: &Store,
+    calls: impl IntoIterator<Item = &'c Call>,
+) -> Result<Stored, IngestError> {
+    let (mut events, mut traits) = (Batches::default(), Batches::default());
+    for call in calls {
+        call.events.iter().try_for_each(|row| events.add(row))?;
+        call.traits.iter().try_for_each(|row| traits.add(row))?;
+    }
     let mut stored = Stored::default();
     // Traits first: setting them again is harmless, where the events fail and all comes again.
     for batch in traits.finish() {
@@ -268,30 +229,8 @@ fn append(store: &Store, rows: Rows) -> Result<Stored, IngestError> {
     Ok(stored)
 }
 
-/// The events and traits of calls.
-#[derive(Debug, Default)]
-struct Rows {
-    events: Batches,
-    traits: Batches,
-}
-
-impl Rows {
-    fn of<'c>(calls: impl IntoIterator<Item = &'c Call>) -> Result<Self, IngestError> {
-        let mut rows = Self::default();
-        for call in calls {
-            call.events
-                .iter()
-                .try_for_each(|row| rows.events.add(row))?;
-            call.traits
-                .iter()
-                .try_for_each(|row| rows.traits.add(row))?;
-        }
-        Ok(rows)
-    }
-}
-
 /// Rows in as few batches as the store takes.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Batches {
     full: Vec<BatchBuilder>,
     building: Option<Building>,
@@ -344,22 +283,18 @@ mod tests {
         let sent = (0..200).map(|number: i64| {
             let writer = writer.clone();
             tokio::spawn(async move {
-                // Each twice: few with others, and many alone.
-                let size = if number < 100 { 1 } else { MANY_CALLS as i64 };
-                let calls = (0..size).map(|place| {
-                    let id = format!("m{}-{place}", number / 2);
-                    call(&format!("u{}", number % 7), "view", number, &id)
-                });
+                let (user, id) = (format!("u{}", number % 7), format!("m{}", number / 2));
                 let mut room = writer.room();
                 room.take(100).unwrap();
-                writer.store(calls.collect(), room).await.unwrap();
+                let calls = vec![call(&user, "view", number, &id)];
+                writer.store(calls, room).await.unwrap();
             })
         });
         for sent in sent.collect::<Vec<_>>() {
             sent.await.unwrap();
         }
         assert_eq!(writer.waiting_bytes(), 0);
-        assert_eq!(store.stats().unwrap().events, 50 + 50 * MANY_CALLS as u64);
+        assert_eq!(store.stats().unwrap().events, 100);
         drop(writer);
         threads.join();
     }
@@ -373,15 +308,13 @@ mod tests {
             let calls = numbers.map(|number| call("u", "e", number * month, ""));
             calls.collect::<Vec<_>>()
         };
-        append(&store, Rows::of(&spread(0..60_000)).unwrap()).unwrap();
+        append(&store, &spread(0..60_000)).unwrap();
         let (sender, mut refused) = oneshot::channel();
         let (other_sender, mut taken) = oneshot::channel();
-        let waiting = |calls, sender| Waiting {
-            brought: Brought::Calls(calls),
-            answer: Answer {
-                sender,
-                room: Space::new(0).room(),
-            },
+        let waiting = |calls, answer| Waiting {
+            calls,
+            answer,
+            _room: Space::new(0).room(),
         };
         let good = vec![call("v", "e", 5, "m")];
         let together = vec![
