@@ -63,6 +63,15 @@ struct Place {
     arrivals: BlockRef,
 }
 
+/// Where a hash is expected.
+struct Guess<'r> {
+    place: &'r Place,
+    /// Those of its block, at least one.
+    hashes: &'r [u8],
+    /// One of them.
+    index: usize,
+}
+
 /// Bytes of an arrival in a run: offsets from the oldest in `u32` milliseconds reach 49 days;
 /// only a clock that jumped makes a run span more.
 fn arrival_bytes(oldest_millis: i64, youngest_millis: i64) -> usize {
@@ -224,8 +233,8 @@ impl Run {
             // alone would wait for its own.
             let mut seen = 0;
             for &hash in hashes {
-                if let Some((_, hashes, guess)) = self.guess(hash)? {
-                    seen ^= hashes[guess * HASH_BYTES];
+                if let Some(guess) = self.guess(hash)? {
+                    seen ^= guess.hashes[guess.index * HASH_BYTES];
                 }
             }
             std::hint::black_box(seen);
@@ -240,18 +249,18 @@ impl Run {
 
     /// The arrival of the id with this hash.
     pub(super) fn find(&self, hash: u128) -> Result<Option<i64>, Corruption> {
-        let Some((place, hashes, guess)) = self.guess(hash)? else {
+        let Some(guess) = self.guess(hash)? else {
             return Ok(None);
         };
-        match search(hashes, hash, guess) {
-            Some(index) => self.arrival(place, index).map(Some),
+        match search(guess.hashes, hash, guess.index) {
+            Some(index) => self.arrival(guess.place, index).map(Some),
             None => Ok(None),
         }
     }
 
     /// The block that may have a hash, and where it is expected there: hashes are uniform, so in a
     /// full block it lies within some 30 places of it.
-    fn guess(&self, hash: u128) -> Result<Option<(&Place, &[u8], usize)>, Corruption> {
+    fn guess(&self, hash: u128) -> Result<Option<Guess<'_>>, Corruption> {
         let after = self.places.partition_point(|place| place.first <= hash);
         let Some(place) = after.checked_sub(1).map(|number| &self.places[number]) else {
             return Ok(None);
@@ -263,7 +272,11 @@ impl Run {
         let (span, into) = ((next - place.first) >> 64, (hash - place.first) >> 64);
         let guess = into.saturating_mul(count as u128) / span.max(1);
         let last = count.checked_sub(1);
-        Ok(last.map(|last| (place, hashes, (guess as usize).min(last))))
+        Ok(last.map(|last| Guess {
+            place,
+            hashes,
+            index: (guess as usize).min(last),
+        }))
     }
 
     fn arrival(&self, place: &Place, index: usize) -> Result<i64, Corruption> {

@@ -274,6 +274,29 @@ fn the_window_ends_exactly() {
     }
 }
 
+/// More than are searched together, some of them twice, some in a run, on the heap, or new.
+#[test]
+fn many_ids_at_once_are_told_as_one_after_another() {
+    let mut bench = Bench::new();
+    let name = |number: u32| format!("m-{number}");
+    (0..200)
+        .step_by(3)
+        .for_each(|number| bench.check(&name(number), 1_000));
+    bench.seal();
+    (0..200)
+        .step_by(7)
+        .for_each(|number| bench.check(&name(number), 2_000));
+    let names: Vec<String> = (0..300).map(|number| name(number * 11 % 250)).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let new = bench.ids.check_and_insert(&names, 3_000).unwrap();
+    for (place, name) in names.iter().enumerate() {
+        let earlier = names[..place].contains(name) || bench.model.duplicate(name, 3);
+        assert_eq!(new[place], !earlier, "{name}");
+        assert!(bench.ids.contains(name, 3_000).unwrap());
+    }
+    assert_eq!(bench.ids.check_and_insert(&[], 3_000).unwrap(), []);
+}
+
 #[test]
 fn a_run_is_dropped_just_after_its_window() {
     let mut bench = Bench::new();
