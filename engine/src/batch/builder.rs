@@ -79,7 +79,7 @@ impl BatchBuilder {
     }
 
     /// Number of properties that events so far have.
-    pub fn properties(&self) -> usize {
+    pub fn property_count(&self) -> usize {
         self.properties.len()
     }
 

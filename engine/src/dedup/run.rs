@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::DedupRunMeta;
 use crate::error::{Corruption, ReadError, StorageError};
@@ -231,15 +232,17 @@ impl Run {
         for (group, hashes) in hashes.chunks(AT_ONCE).enumerate() {
             // A processor waits for the bytes where these searches begin all at once. Each search
             // alone would wait for its own.
+            let mut guesses = SmallVec::<[_; AT_ONCE]>::new();
             let mut seen = 0;
             for &hash in hashes {
-                if let Some(guess) = self.guess(hash)? {
-                    seen ^= guess.hashes[guess.index * HASH_BYTES];
-                }
+                let guess = self.guess(hash)?;
+                let first_byte = |guess: &Guess<'_>| guess.hashes[guess.index * HASH_BYTES];
+                seen ^= guess.as_ref().map_or(0, first_byte);
+                guesses.push(guess);
             }
             std::hint::black_box(seen);
-            for (place, &hash) in hashes.iter().enumerate() {
-                if let Some(arrival) = self.find(hash)? {
+            for (place, (&hash, guess)) in hashes.iter().zip(&guesses).enumerate() {
+                if let Some(arrival) = self.find_near(hash, guess.as_ref())? {
                     found(group * AT_ONCE + place, arrival);
                 }
             }
@@ -249,13 +252,15 @@ impl Run {
 
     /// The arrival of the id with this hash.
     pub(super) fn find(&self, hash: u128) -> Result<Option<i64>, Corruption> {
-        let Some(guess) = self.guess(hash)? else {
-            return Ok(None);
-        };
-        match search(guess.hashes, hash, guess.index) {
-            Some(index) => self.arrival(guess.place, index).map(Some),
-            None => Ok(None),
-        }
+        self.find_near(hash, self.guess(hash)?.as_ref())
+    }
+
+    fn find_near(&self, hash: u128, guess: Option<&Guess<'_>>) -> Result<Option<i64>, Corruption> {
+        let Some(guess) = guess else { return Ok(None) };
+        let found = search(guess.hashes, hash, guess.index);
+        found
+            .map(|index| self.arrival(guess.place, index))
+            .transpose()
     }
 
     /// The block that may have a hash, and where it is expected there: hashes are uniform, so in a

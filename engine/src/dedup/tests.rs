@@ -298,6 +298,22 @@ fn many_ids_at_once_are_told_as_one_after_another() {
 }
 
 #[test]
+fn a_damaged_run_refuses_all_ids_and_none_is_remembered() {
+    let bench = Bench::new();
+    let (meta, mut image) = sample();
+    let hash = xxh3_128_with_seed(b"7", SEED).to_le_bytes();
+    let place = image.windows(16).position(|bytes| bytes == hash).unwrap();
+    image[place] ^= 1;
+    write_sealed(&*bench.storage, "dedup", &run::file_name(1), &image).unwrap();
+    let mut ids = open(&bench.storage, &[meta]);
+    // Both blocks of the run are asked, and only one of them is damaged.
+    let names: Vec<String> = (5_000..5_100).map(|number| number.to_string()).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    assert!(ids.check_and_insert(&names, 1_500_000).is_err());
+    assert_eq!(ids.unsealed(), 0);
+}
+
+#[test]
 fn a_run_is_dropped_just_after_its_window() {
     let mut bench = Bench::new();
     bench.check("a", 0);

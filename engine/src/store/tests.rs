@@ -57,6 +57,27 @@ fn what_was_appended_is_seen_and_survives() {
     );
 }
 
+/// Images that readers have had made are not the files: those are compressed.
+#[test]
+fn files_are_as_small_where_somebody_read_before_the_flush() {
+    let bytes = |reads: bool| {
+        let (_, builder) = memory();
+        let store = builder.open().unwrap();
+        for number in 0..8 {
+            store.append(batch(&format!("u{number}"), 0..500)).unwrap();
+            if reads {
+                store.snapshot().unwrap();
+            }
+        }
+        store.flush().unwrap();
+        let snapshot = store.snapshot().unwrap();
+        assert_eq!(snapshot.events(), 8 * 500);
+        let segments = snapshot.event_segments().iter();
+        segments.map(|segment| segment.byte_len()).sum::<usize>()
+    };
+    assert_eq!(bytes(true), bytes(false));
+}
+
 /// Readers, the thread that works ahead of them and flushes all make images of the same batches.
 #[test]
 fn readers_see_each_acknowledged_event_once_while_images_are_made() {

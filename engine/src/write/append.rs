@@ -204,20 +204,18 @@ fn fresh_rows(
     let Some(ids) = &batch.message_ids else {
         return Ok(None);
     };
-    let rows = 0..ids.codes.len();
-    let given: Vec<&str> = rows.map(|row| ids.get(row)).collect();
-    let some: Vec<&str> = given.iter().copied().filter(|id| !id.is_empty()).collect();
-    let mut new = state
-        .message_ids
-        .check_and_insert(&some, arrived_at)?
-        .into_iter();
-    let is_kept = |id: &str| id.is_empty() || new.next() == Some(true);
-    let keep: Vec<bool> = given.into_iter().map(is_kept).collect();
-    if keep.iter().all(|&keep| keep) {
+    let rows = (0..batch.len()).map(|row| (row as u32, ids.get(row)));
+    let (rows, given): (Vec<u32>, Vec<&str>) = rows.filter(|(_, id)| !id.is_empty()).unzip();
+    let new = state.message_ids.check_and_insert(&given, arrived_at)?;
+    if new.iter().all(|&new| new) {
         return Ok(None);
     }
-    let rows = (0u32..).zip(keep).filter(|(_, keep)| *keep);
-    Ok(Some(rows.map(|(row, _)| row).collect()))
+    let mut keep = vec![true; batch.len()];
+    rows.iter()
+        .zip(new)
+        .for_each(|(&row, new)| keep[row as usize] = new);
+    let kept = (0u32..).zip(keep).filter(|(_, keep)| *keep);
+    Ok(Some(kept.map(|(row, _)| row).collect()))
 }
 
 /// One batch is one log record, so its size is bounded.

@@ -124,18 +124,15 @@ impl Memtable {
         Ok(segments.collect())
     }
 
-    /// Everything published, as the compressed images of a run. Nothing is published any more.
+    /// Everything published, as compressed images, one after the other in each partition. Nothing is
+    /// published any more.
     ///
     /// # Errors
     /// As [`segments`](Self::segments).
     pub(crate) fn finish(&self, build: &BuildOptions) -> Result<Vec<SegmentImage>, Corruption> {
-        let imaging = lock(&self.imaging);
-        if lock(&self.runs).is_empty() {
-            // Nobody has read: there is no image that could be of use.
-            let batches = self.tail_batches();
+        if let Some(batches) = self.unread() {
             return Ok(build_images(&batches, self.partition_micros, build, 1));
         }
-        drop(imaging);
         let mut images = Vec::new();
         for group in by_partition(self.segments()?.into_iter()) {
             images.extend(segment::merge(&group, build, None)?);
@@ -175,6 +172,13 @@ impl Memtable {
         tail.batches.drain(..batches.len());
         tail.rows -= rows;
         Ok(())
+    }
+
+    /// All batches, where nobody has read: then there is no image that could be of use.
+    fn unread(&self) -> Option<Vec<Arc<MemBatch>>> {
+        let _nobody_images = lock(&self.imaging);
+        let unread = lock(&self.runs).is_empty();
+        unread.then(|| self.tail_batches())
     }
 
     fn tail_batches(&self) -> Vec<Arc<MemBatch>> {

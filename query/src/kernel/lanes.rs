@@ -227,6 +227,15 @@ impl LaneScratch {
         }
     }
 
+    /// Finds the rows of the open chains' users in a lane.
+    #[inline(always)]
+    fn look_up(&mut self, lane: &Lane<'_>, rows: impl Fn(usize) -> Range<u32>) {
+        self.rows.clear();
+        self.rows
+            .extend(self.open.iter().map(|chain| rows(chain.user as usize)));
+        lane.touch(&self.rows);
+    }
+
     /// Takes every open chain one step back, and drops those that cannot be. A chain fails where the
     /// latest event of the step is too early; an end that has another lies behind the next event.
     #[inline(always)]
@@ -238,10 +247,7 @@ impl LaneScratch {
         rows: impl Fn(usize) -> Range<u32>,
         mut unsure: impl FnMut(usize),
     ) {
-        self.rows.clear();
-        self.rows
-            .extend(self.open.iter().map(|chain| rows(chain.user as usize)));
-        lane.touch(&self.rows);
+        self.look_up(lane, rows);
         let mut kept = 0;
         for place in 0..self.open.len() {
             let chain = self.open[place];
@@ -322,10 +328,7 @@ impl LaneScratch {
         rows: impl Fn(usize) -> Range<u32>,
         mut unsure: impl FnMut(usize),
     ) {
-        self.rows.clear();
-        self.rows
-            .extend(self.open.iter().map(|chain| rows(chain.user as usize)));
-        excluded.touch(&self.rows);
+        self.look_up(excluded, rows);
         let mut kept = 0;
         for place in 0..self.open.len() {
             let chain = self.open[place];

@@ -8,7 +8,6 @@ use super::naming::check_text;
 use super::source::{BATCH_ROWS, BATCH_TEXT_BYTES};
 
 /// A batch under construction with what it takes to keep it within the limits.
-#[derive(Debug)]
 pub(crate) struct Building {
     batch: BatchBuilder,
     text_bytes: usize,
@@ -39,7 +38,7 @@ impl Building {
         // Half the properties a batch may have, so that any one event still fits.
         self.batch.len() >= BATCH_ROWS
             || self.text_bytes >= BATCH_TEXT_BYTES
-            || self.batch.properties() >= limits::MAX_BATCH_PROPERTIES / 2
+            || self.batch.property_count() >= limits::MAX_BATCH_PROPERTIES / 2
     }
 
     /// Adds a row, or nothing where its properties are beyond the limits. Its user, name and message

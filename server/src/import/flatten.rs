@@ -16,6 +16,8 @@ use serde_json::value::RawValue;
 /// Objects and arrays inside each other: more are refused, so that reading them takes little stack
 /// and each byte is looked at a bounded number of times.
 const MAX_DEPTH: usize = 64;
+/// Properties for which room is made at once: as many as most events have.
+const RESERVED: usize = 16;
 
 /// Keys and raw values of one object, in the order given.
 pub(crate) struct RawObject<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
@@ -284,9 +286,6 @@ impl Lists {
         self.entries[at].1.push(value);
     }
 }
-
-/// Properties for which there is room at once: as many as most events have.
-const RESERVED: usize = 16;
 
 fn check_depth(depth: usize) -> Result<(), serde_json::Error> {
     if depth > MAX_DEPTH {

@@ -615,6 +615,32 @@ mod tests {
     }
 
     #[test]
+    fn calls_that_are_refused_take_room_too() {
+        let json = format!(r#"{{"batch": [{}]}}"#, vec!["0"; 1_000].join(","));
+        let mut room = 100_000_usize;
+        let mut take = |bytes| {
+            room = room.saturating_sub(bytes);
+            room > 0
+        };
+        let read = read_body(&json, None, NOW, &mut take);
+        assert_eq!(read, Err(MessageProblem::NoRoom));
+    }
+
+    #[test]
+    fn of_many_properties_of_one_name_the_first_counts() {
+        for count in [3, 40] {
+            let properties =
+                (0..count).map(|number| format!(r#""p{}": {number}"#, number % (count - 1)));
+            let properties = properties.collect::<Vec<_>>().join(",");
+            let json =
+                format!(r#"{{"userId": "u", "event": "e", "properties": {{{properties}}}}}"#);
+            let call = one(Kind::Track, &json).unwrap();
+            let expected = (0..count - 1).map(|number| entry(&format!("p{number}"), number));
+            assert!(call.events[0].properties.iter().cloned().eq(expected));
+        }
+    }
+
+    #[test]
     fn a_bad_call_does_not_fail_its_batch() {
         let body = read_body(
             r#"{"writeKey": "k", "sentAt": "2026-01-01T00:00:00Z", "context": {"library": {"name": "x"}}, "batch": [
