@@ -226,7 +226,7 @@ fn check_funnel(store: &ModelStore, funnel: &Funnel, as_of: i64) -> Result<(), T
 }
 
 proptest! {
-    #![proptest_config(cases(2_000))]
+    #![proptest_config(cases(20_000))]
 
     #[test]
     fn funnels_equal_the_judge(
