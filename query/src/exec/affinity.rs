@@ -53,6 +53,7 @@ impl Executor {
         let reads = Reads {
             conditions: vec![&affinity.condition],
             range: affinity.range.resolve(self.as_of()),
+            only_with: None,
             users: affinity.users.as_ref(),
             operands: [&affinity.item].into_iter().chain(&affinity.per).collect(),
         };

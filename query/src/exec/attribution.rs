@@ -2,11 +2,12 @@
 //!
 //! Touches are kept as a user's events go by, so that a conversion looks only at those in its
 //! lookback. First and last touch aside, every pair of a conversion and a touch in its lookback
-//! is looked at.
+//! is looked at. Touches that led to nothing are only counted: where a run can count them without
+//! asking whose they are, nobody but those who converted is looked at.
 
 use crate::behaviour::{
     Attribution, AttributionModel, AttributionResult, AttributionRow, AttributionUser,
-    AttributionUsersResult, Notices, TimeRange, TouchKey,
+    AttributionUsersResult, Notices, Operand, TimeRange, TouchKey,
 };
 use crate::sum::ExactSum;
 
@@ -14,6 +15,7 @@ use super::Executor;
 use super::control::QueryError;
 use super::each_user::{Fold, Reads, UserHistory};
 use super::intern::Interner;
+use super::totals::{TotalRow, Totals};
 
 /// Numbers of the conditions that are read.
 const CONVERSION: usize = 0;
@@ -77,17 +79,20 @@ impl Executor {
     ) -> Result<(Vec<(TouchKey, Group)>, Notices), QueryError> {
         attribution.validate()?;
         let (range, read) = attribution.ranges(self.as_of());
+        let counted = self.counted_touches(attribution, range)?;
         let mut operands = vec![&attribution.by];
         operands.extend(&attribution.value);
         let reads = Reads {
             conditions: vec![&attribution.conversion, &attribution.touch],
             range: read,
+            only_with: counted.is_some().then_some(CONVERSION),
             users: attribution.users.as_ref(),
             operands,
         };
         let credits = Credits {
             attribution,
             range,
+            count: counted.is_none(),
             list,
         };
         let (sums, notices) = self.each_user(&reads, &credits)?;
@@ -95,9 +100,38 @@ impl Executor {
         for sum in sums {
             merged.merge(sum);
         }
+        for row in counted.into_iter().flatten() {
+            merged.add_touches(row);
+        }
         let mut groups: Vec<_> = merged.into_rows().collect();
         groups.sort_unstable_by(|left, right| left.0.cmp(&right.0));
         Ok((groups, notices))
+    }
+
+    /// How often each value was touched, where that can be told without looking at users one by one.
+    fn counted_touches(
+        &self,
+        attribution: &Attribution,
+        range: TimeRange,
+    ) -> Result<Option<Vec<TotalRow>>, QueryError> {
+        let (Operand::Property(by), None) = (&attribution.by, &attribution.users) else {
+            return Ok(None);
+        };
+        let totals = Totals {
+            condition: attribution.touch.clone(),
+            range,
+            by_event: false,
+            by_period: None,
+            by_properties: vec![by.clone()],
+            times: false,
+            numbers: Vec::new(),
+        };
+        if !totals.fits(self.snapshot())? {
+            return Ok(None);
+        }
+        let (rows, skipped) = self.totals(&totals)?;
+        // What could not be compared is told for the events that are looked at, once each.
+        Ok(skipped.is_empty().then_some(rows))
     }
 }
 
@@ -106,6 +140,8 @@ struct Credits<'q> {
     attribution: &'q Attribution,
     /// Where conversions lie, and the touches that are counted.
     range: TimeRange,
+    /// Whether touches are counted.
+    count: bool,
     /// Whether users are listed.
     list: bool,
 }
@@ -151,6 +187,9 @@ impl Fold for Credits<'_> {
     }
 
     fn user(&self, user: &UserHistory<'_>, groups: &mut Groups) -> Result<(), QueryError> {
+        if !self.count && !(0..user.len()).any(|event| user.satisfies(event, CONVERSION)) {
+            return Ok(());
+        }
         let touches = self.touches(user, groups)?;
         let lookback = self.attribution.lookback_micros();
         // The touches in the lookback of the conversion looked at: `start..end`.
@@ -190,7 +229,7 @@ impl Fold for Credits<'_> {
 }
 
 impl Credits<'_> {
-    /// The user's touches in total order; those in the range are counted.
+    /// The user's touches in total order; those in the range are counted where that is wanted.
     fn touches(
         &self,
         user: &UserHistory<'_>,
@@ -204,7 +243,8 @@ impl Credits<'_> {
             let time = user.times[event];
             let text = user.text_number(BY, event, &mut groups.texts)?;
             let group = groups.of_text(text);
-            groups.groups[group].touches += u64::from(self.range.contains(time));
+            let counts = self.count && self.range.contains(time);
+            groups.groups[group].touches += u64::from(counts);
             touches.push(Touch { event, time, group });
         }
         Ok(touches)
@@ -307,6 +347,14 @@ impl Groups {
             self.groups.resize_with(group + 1, Group::default);
         }
         group
+    }
+
+    /// Adds touches that were counted apart.
+    fn add_touches(&mut self, row: TotalRow) {
+        let value = row.properties.into_iter().next().flatten();
+        let number = value.map(|text| self.texts.number(&text));
+        let group = self.of_text(number);
+        self.groups[group].touches += row.total.events;
     }
 
     /// About how much memory this takes.

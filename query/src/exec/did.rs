@@ -239,7 +239,6 @@ impl<'a> PreparedDid<'a> {
         let asked = Asked {
             steps: 0,
             every_row: false,
-            only_times: false,
         };
         gather.fill(scan, morsel, within, traits, asked, skipped)?;
         let holding = match self.did.holding.as_slice() {

@@ -32,9 +32,11 @@ use super::{Executor, UserSet};
 /// What a question reads.
 #[derive(Clone, Debug)]
 pub(super) struct Reads<'q> {
-    /// At most 64.
+    /// At most [`MOST_CONDITIONS`].
     pub(super) conditions: Vec<&'q Condition>,
     pub(super) range: TimeRange,
+    /// Only users who may have an event that satisfies the condition of this number, where given.
+    pub(super) only_with: Option<usize>,
     /// Only these users, where given.
     pub(super) users: Option<&'q Segment>,
     /// What is read of events besides.
@@ -72,9 +74,6 @@ struct MorselValues<'m> {
 pub(super) trait Fold: Sync {
     /// What a thread adds up.
     type Sum: Send;
-
-    /// True where nothing but times is looked at, and equal ones in any order.
-    const ONLY_TIMES: bool = false;
 
     /// The sum over nobody.
     fn begin(&self) -> Self::Sum;
@@ -225,30 +224,63 @@ impl Executor {
         reads: &Reads<'_>,
         fold: &F,
     ) -> Result<(Vec<F::Sum>, Notices), QueryError> {
+        let begin = || (control.reservation(), fold.begin());
+        let (states, notices) =
+            self.each_morsel(control, reads, begin, |scan, of, worker, (memory, sum)| {
+                fold_users((scan, &reads.operands), of, fold, worker, sum)?;
+                memory.at_least(fold.byte_len(sum))
+            })?;
+        let sums = states.into_iter().map(|(_, sum)| sum);
+        Ok((sums.collect(), notices))
+    }
+
+    /// Does `work` for every morsel with users who may have an event that satisfies any condition: it is given the
+    /// scan, the morsel with those users and their traits, and the state of the thread.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(super) fn each_morsel<'c, S: Send>(
+        &self,
+        control: &'c Control,
+        reads: &Reads<'_>,
+        begin: impl Fn() -> S + Sync,
+        work: impl Fn(
+            &Scan<'_>,
+            (&Morsel, &Words, &TraitTable),
+            &mut Worker<'c>,
+            &mut S,
+        ) -> Result<(), QueryError>
+        + Sync,
+    ) -> Result<(Vec<S>, Notices), QueryError> {
         let prepared = Prepared::new(self, reads)?;
         let mut rows = BTreeMap::new();
         prepared.scan.count_rows(&mut rows, true)?;
         rows.retain(|key, _| self.containers.contains(key));
         let morsels = morsel::cut(&rows, self.options().morsel_rows);
-        let begin = || (Worker::new(control), control.reservation(), fold.begin());
+        let begin = || (Worker::new(control), begin());
         let states = morsel::run(
             &morsels,
             self.threads(),
             control,
             begin,
-            |(worker, memory, sum), morsel| {
+            |(worker, state), morsel| {
                 worker.reserve()?;
-                prepared.morsel(self, morsel, fold, worker, sum)?;
-                memory.at_least(fold.byte_len(sum))
+                let users = prepared.candidates(morsel, worker)?;
+                if users.is_empty() {
+                    return Ok(());
+                }
+                let (snapshot, wanted) = (self.snapshot(), &prepared.traits);
+                let traits = TraitTable::read(snapshot, wanted, morsel, self.as_of())?;
+                work(&prepared.scan, (morsel, &users, &traits), worker, state)
             },
         )?;
         let mut skipped = Skipped::default();
-        let sums = states.into_iter().map(|(worker, _, sum)| {
+        let states = states.into_iter().map(|(worker, state)| {
             skipped.merge(&worker.skipped);
-            sum
+            state
         });
-        let sums = sums.collect();
-        Ok((sums, Notices { skipped }))
+        let states = states.collect();
+        Ok((states, Notices { skipped }))
     }
 }
 
@@ -301,78 +333,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         })
     }
 
-    fn morsel<F: Fold>(
-        &self,
-        executor: &Executor,
-        morsel: &Morsel,
-        fold: &F,
-        worker: &mut Worker<'_>,
-        sum: &mut F::Sum,
-    ) -> Result<(), QueryError> {
-        let users = self.candidates(morsel, worker)?;
-        if users.is_empty() {
-            return Ok(());
-        }
-        let traits = TraitTable::read(executor.snapshot(), &self.traits, morsel, executor.as_of())?;
-        let asked = Asked {
-            steps: self.reads.conditions.len(),
-            every_row: false,
-            only_times: F::ONLY_TIMES,
-        };
-        let Worker {
-            gather,
-            skipped,
-            control,
-            ..
-        } = worker;
-        gather.fill(&self.scan, morsel, &users, &traits, asked, skipped)?;
-        let mut memory = control.reservation();
-        let mut computed = Vec::with_capacity(self.reads.operands.len());
-        for operand in &self.reads.operands {
-            computed.push(match operand {
-                Operand::Computed(one) => {
-                    let from = (&self.scan, &*gather, &traits);
-                    let found = of_gathered(one, from, control, &mut memory)?;
-                    skipped.add(operand, found.failed);
-                    found.values
-                }
-                _ => Vec::new(),
-            });
-        }
-        let readers = self.reads.operands.iter().map(|operand| match operand {
-            Operand::Property(name) => ValueReader::new(name),
-            _ => ValueReader::new(""),
-        });
-        let values = MorselValues {
-            scan: &self.scan,
-            operands: &self.reads.operands,
-            traits: &traits,
-            control,
-            readers: RefCell::new(readers.collect()),
-            names: RefCell::new(vec![None; self.scan.runs.len()]),
-            computed: &computed,
-        };
-        for index in 0..gather.users() {
-            if index % USERS_BETWEEN_CHECKS == 0 {
-                control.check()?;
-            }
-            let own = gather.events(index);
-            let (low, first) = (gather.lows[index], own.start);
-            let history = UserHistory {
-                ordinal: u32::from(morsel.key) << 16 | u32::from(low),
-                times: &gather.times[own.clone()],
-                masks: gather.masks.get(own.clone()).unwrap_or_default(),
-                rows: gather.rows.get(own).unwrap_or_default(),
-                first,
-                low,
-                of: &values,
-            };
-            fold.user(&history, sum)?;
-        }
-        Ok(())
-    }
-
-    /// The users who may have an event that satisfies any condition.
+    /// The users who may have an event that satisfies any condition, and the one that all must have.
     fn candidates(&self, morsel: &Morsel, worker: &mut Worker<'_>) -> Result<Words, QueryError> {
         let mut users = Words::new();
         for run in &self.scan.runs {
@@ -382,7 +343,11 @@ impl<'a, 'q> Prepared<'a, 'q> {
                     Condition::Constant(Truth::False | Truth::Unknown)
                 )
             };
-            if !run.conditions.iter().all(never) {
+            let asked = match self.reads.only_with {
+                Some(number) => &run.conditions[number..=number],
+                None => &run.conditions[..],
+            };
+            if !asked.iter().all(never) {
                 run.run.users()?.or_into(morsel.key, &mut users);
             }
         }
@@ -393,6 +358,74 @@ impl<'a, 'q> Prepared<'a, 'q> {
         Ok(users)
     }
 }
+
+/// Hands a morsel's users to a fold.
+fn fold_users<F: Fold>(
+    (scan, operands): (&Scan<'_>, &[&Operand]),
+    (morsel, users, traits): (&Morsel, &Words, &TraitTable),
+    fold: &F,
+    worker: &mut Worker<'_>,
+    sum: &mut F::Sum,
+) -> Result<(), QueryError> {
+    let asked = Asked {
+        steps: MOST_CONDITIONS,
+        every_row: false,
+    };
+    let Worker {
+        gather,
+        skipped,
+        control,
+        ..
+    } = worker;
+    gather.fill(scan, morsel, users, traits, asked, skipped)?;
+    let mut memory = control.reservation();
+    let mut computed = Vec::with_capacity(operands.len());
+    for operand in operands {
+        computed.push(match operand {
+            Operand::Computed(one) => {
+                let from = (scan, &*gather, traits);
+                let found = of_gathered(one, from, control, &mut memory)?;
+                skipped.add(operand, found.failed);
+                found.values
+            }
+            _ => Vec::new(),
+        });
+    }
+    let readers = operands.iter().map(|operand| match operand {
+        Operand::Property(name) => ValueReader::new(name),
+        _ => ValueReader::new(""),
+    });
+    let values = MorselValues {
+        scan,
+        operands,
+        traits,
+        control,
+        readers: RefCell::new(readers.collect()),
+        names: RefCell::new(vec![None; scan.runs.len()]),
+        computed: &computed,
+    };
+    for index in 0..gather.users() {
+        if index % USERS_BETWEEN_CHECKS == 0 {
+            control.check()?;
+        }
+        let own = gather.events(index);
+        let (low, first) = (gather.lows[index], own.start);
+        let history = UserHistory {
+            ordinal: u32::from(morsel.key) << 16 | u32::from(low),
+            times: &gather.times[own.clone()],
+            masks: &gather.masks[own.clone()],
+            rows: &gather.rows[own],
+            first,
+            low,
+            of: &values,
+        };
+        fold.user(&history, sum)?;
+    }
+    Ok(())
+}
+
+/// Conditions of a question: each is a bit of a mask.
+const MOST_CONDITIONS: usize = u64::BITS as usize;
 
 /// Users between two looks at whether to stop.
 const USERS_BETWEEN_CHECKS: usize = 1 << 8;

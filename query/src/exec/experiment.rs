@@ -78,6 +78,7 @@ impl Executor {
         let reads = Reads {
             conditions: vec![&experiment.exposure, &experiment.goal],
             range: read,
+            only_with: None,
             users: experiment.users.as_ref(),
             operands,
         };

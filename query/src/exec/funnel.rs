@@ -397,7 +397,6 @@ impl<'a> PreparedFunnel<'a> {
         let asked = Asked {
             steps: self.funnel.steps.len(),
             every_row: self.funnel.mode == FunnelMode::Strict,
-            only_times: false,
         };
         gather.fill(
             &self.scan,

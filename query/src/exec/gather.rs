@@ -60,9 +60,6 @@ pub(crate) struct Asked {
     pub(crate) steps: usize,
     /// Events that satisfy no condition are wanted too.
     pub(crate) every_row: bool,
-    /// Nothing but the times is wanted: masks, flags and rows stay empty, and the order of equal times
-    /// means nothing.
-    pub(crate) only_times: bool,
 }
 
 /// Events as the runs give them, one run after another.
@@ -142,7 +139,6 @@ impl<'c> Gather<'c> {
                 range: scan.range,
                 times: source.run.times(rows.clone())?,
                 verdicts: BitVerdicts::new(verdicts, &asked),
-                only_times: asked.only_times,
                 layout,
                 rows,
             };
@@ -192,8 +188,7 @@ impl<'c> Gather<'c> {
         let ranked = !ranks.is_empty();
         let exact = |key: &u64| {
             let place = layout.place(*key);
-            let row = rows.get(place);
-            let segment = row.map_or(0, |at| scan.runs[at.run as usize].segment);
+            let segment = scan.runs[rows[place].run as usize].segment;
             let rank = ranks.get(place).copied().unwrap_or_default();
             (times[place], segment, rank)
         };
@@ -216,9 +211,6 @@ impl<'c> Gather<'c> {
         self.flags.clear();
         self.rows.clear();
         let unsorted = &self.unsorted;
-        if unsorted.rows.is_empty() {
-            return;
-        }
         let places = || unsorted.keys.iter().map(|&key| layout.place(key));
         self.masks
             .extend(places().map(|place| unsorted.masks[place]));
@@ -310,7 +302,6 @@ struct RunRows<'r, 'a> {
     range: TimeRange,
     times: Times<'a>,
     verdicts: BitVerdicts,
-    only_times: bool,
     layout: KeyLayout,
 }
 
@@ -390,7 +381,7 @@ impl RunRows<'_, '_> {
             _ => self.put_some(found, wanted, out),
         }
         let ties = self.source.run.ties(self.rows.clone())?;
-        if !ties.is_empty() && !self.only_times {
+        if !ties.is_empty() {
             out.ranks.resize(before, 0);
             let rows = &out.rows[before..];
             out.ranks.extend(rows.iter().map(|at| ties.rank(at.row)));
@@ -408,9 +399,6 @@ impl RunRows<'_, '_> {
             let keys = own.map(|(place, &time)| self.layout.key(low, time, place));
             out.keys.extend(keys);
         });
-        if self.only_times {
-            return;
-        }
         out.masks.resize(count, mask);
         out.flags.resize(count, flags);
         let run = self.number;
@@ -440,12 +428,10 @@ impl RunRows<'_, '_> {
                 if let Some((mask, flags)) = self.verdicts.of(index) {
                     out.keys.push(self.layout.key(low, time, out.times.len()));
                     out.times.push(time);
-                    if !self.only_times {
-                        out.masks.push(mask);
-                        out.flags.push(flags);
-                        let row = self.rows.start + index as u32;
-                        out.rows.push(RowRef { run, row });
-                    }
+                    out.masks.push(mask);
+                    out.flags.push(flags);
+                    let row = self.rows.start + index as u32;
+                    out.rows.push(RowRef { run, row });
                 }
             }
         });
@@ -464,7 +450,7 @@ impl Unsorted {
 }
 
 /// The lower half of each row's user.
-fn lows_of(found: &UserStarts) -> Vec<u16> {
+pub(super) fn lows_of(found: &UserStarts) -> Vec<u16> {
     let mut lows = Vec::new();
     found.for_each(|low, rows| {
         lows.extend(std::iter::repeat_n(low, rows.len()));

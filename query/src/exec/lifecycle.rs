@@ -204,6 +204,7 @@ impl Executor {
                     first: i64::MIN,
                     last: range.last,
                 },
+                only_with: None,
                 users: lifecycle.users.as_ref(),
                 operands: Vec::new(),
             },

@@ -10,7 +10,7 @@
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
 //! gather    a morsel's events in total order, by digits values   held values and measures of events
 //! users     segments as bitmap algebra
-//! each_user questions that look at one user's events after the other
+//! each_user questions that look at one user's events after the other; user_times: at times alone
 //! sessions  sessions, by their gaps                   paths    paths from their anchors
 //! affinity  baskets, then their pairs                 trail    one user's events
 //! intern    texts as numbers
@@ -74,7 +74,6 @@ mod stickiness;
 pub(crate) mod table_scan;
 #[cfg(test)]
 mod tests;
-#[cfg(feature = "sql")]
 pub(crate) mod totals;
 #[cfg(feature = "sql")]
 #[cfg(test)]
@@ -83,6 +82,7 @@ mod trail;
 mod traits;
 #[cfg(feature = "sql")]
 pub(crate) mod uniques;
+mod user_times;
 mod users;
 mod values;
 mod worker;

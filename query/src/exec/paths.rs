@@ -62,6 +62,7 @@ impl Executor {
         let reads = Reads {
             conditions: vec![&every, &paths.anchor],
             range: paths.range.resolve(self.as_of()),
+            only_with: None,
             users: paths.users.as_ref(),
             operands: vec![&paths.value],
         };

@@ -330,6 +330,7 @@ impl Executor {
         Reads {
             conditions: vec![&retention.start, &retention.returns],
             range: retention.range.resolve(self.as_of()),
+            only_with: None,
             users: retention.users.as_ref(),
             operands: Vec::new(),
         }
@@ -399,6 +400,7 @@ impl Executor {
         let reads = Reads {
             conditions: vec![&everything],
             range,
+            only_with: None,
             users: retention.users.as_ref(),
             operands: Vec::new(),
         };

@@ -20,6 +20,7 @@ impl Executor {
         let reads = Reads {
             conditions: vec![&rfm.purchase],
             range: rfm.range.resolve(self.as_of()),
+            only_with: None,
             users: rfm.users.as_ref(),
             operands: vec![&rfm.value],
         };

@@ -321,7 +321,10 @@ impl<'a> RunScan<'a> {
         if self.whole || own.is_empty() {
             return own;
         }
-        let first = times.first_from(own.clone(), range.first);
+        let first = match self.run.min_time() < range.first {
+            true => times.first_from(own.clone(), range.first),
+            false => own.start,
+        };
         let end = match range.last.checked_add(1) {
             Some(after) if first < own.end => times.first_from(first..own.end, after),
             _ => own.end,

@@ -6,8 +6,9 @@ use crate::behaviour::{SessionRow, Sessions, SessionsResult, Span};
 
 use super::Executor;
 use super::control::{Control, QueryError};
-use super::each_user::{Fold, Reads, UserHistory};
+use super::each_user::Reads;
 use super::memory::Reservation;
+use crate::kernel::{Session, SessionCutter};
 
 impl Executor {
     /// The sessions of users, ordered by user and number.
@@ -19,11 +20,26 @@ impl Executor {
     pub fn sessions(&self, sessions: &Sessions) -> Result<SessionsResult, QueryError> {
         sessions.validate()?;
         let control = Control::start(self.options());
-        let rows = Rows {
-            gap: sessions.longest_gap(),
-            control: &control,
-        };
-        let (parts, notices) = self.each_user_under(&control, &self.reads(sessions), &rows)?;
+        let span = self.span_of(sessions);
+        let begin = || (Vec::new(), Cutting::new(sessions, span, &control));
+        let (parts, notices) = self.times_of_users(
+            &control,
+            &self.reads(sessions),
+            begin,
+            |user, times, (rows, cutting): &mut (Vec<SessionRow>, Cutting<'_>)| {
+                let before = rows.len();
+                cutting.cut(times, |session| {
+                    rows.push(SessionRow {
+                        user,
+                        session: (rows.len() - before) as u64 + 1,
+                        started: session.started,
+                        ended: session.ended,
+                        events: session.events,
+                    });
+                });
+                cutting.reserve(rows.capacity() * size_of::<SessionRow>())
+            },
+        )?;
         let mut whole = control.reservation();
         let count: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
         // Once in order, and half as much while they are brought into it.
@@ -43,17 +59,37 @@ impl Executor {
     /// See [`QueryError`].
     pub fn session_count(&self, sessions: &Sessions) -> Result<u64, QueryError> {
         sessions.validate()?;
-        let count = Count {
-            gap: sessions.longest_gap(),
-        };
-        let (counts, _) = self.each_user(&self.reads(sessions), &count)?;
-        Ok(counts.into_iter().sum())
+        let control = Control::start(self.options());
+        let span = self.span_of(sessions);
+        let begin = || (0, Cutting::new(sessions, span, &control));
+        let (counts, _) = self.times_of_users(
+            &control,
+            &self.reads(sessions),
+            begin,
+            |_, times, (count, cutting): &mut (u64, Cutting<'_>)| {
+                cutting.cut(times, |_| *count += 1);
+                cutting.reserve(0)
+            },
+        )?;
+        Ok(counts.into_iter().map(|(count, _)| count).sum())
+    }
+
+    /// No event that may make sessions lies outside.
+    fn span_of(&self, sessions: &Sessions) -> (i64, i64) {
+        let range = sessions.range.resolve(self.as_of());
+        let segments = self.snapshot().event_segments().iter();
+        let spans = segments.map(|segment| (segment.meta().min_time, segment.meta().max_time));
+        let (first, last) = spans.fold((i64::MAX, i64::MIN), |(first, last), span| {
+            (first.min(span.0), last.max(span.1))
+        });
+        (first.max(range.first), last.min(range.last))
     }
 
     fn reads<'q>(&self, sessions: &'q Sessions) -> Reads<'q> {
         Reads {
             conditions: vec![&sessions.events],
             range: sessions.range.resolve(self.as_of()),
+            only_with: None,
             users: sessions.users.as_ref(),
             operands: Vec::new(),
         }
@@ -77,64 +113,31 @@ pub(super) fn cut(times: &[i64], gap: Span) -> impl Iterator<Item = Range<usize>
         })
 }
 
-/// Makes a row of each session.
-struct Rows<'c> {
-    gap: Span,
-    control: &'c Control,
+/// How a thread cuts sessions.
+struct Cutting<'c> {
+    cutter: SessionCutter,
+    /// Of the cutter, and of rows.
+    memory: Reservation<'c>,
 }
 
-impl<'c> Fold for Rows<'c> {
-    type Sum = (Vec<SessionRow>, Reservation<'c>);
-
-    const ONLY_TIMES: bool = true;
-
-    fn begin(&self) -> Self::Sum {
-        (Vec::new(), self.control.reservation())
+impl<'c> Cutting<'c> {
+    fn new(sessions: &Sessions, span: (i64, i64), control: &'c Control) -> Self {
+        Self {
+            cutter: SessionCutter::new(sessions.longest_gap().micros, span),
+            memory: control.reservation(),
+        }
     }
 
-    fn user(
-        &self,
-        user: &UserHistory<'_>,
-        (rows, memory): &mut Self::Sum,
-    ) -> Result<(), QueryError> {
-        let sessions = (1..).zip(cut(user.times, self.gap));
-        rows.extend(sessions.map(|(session, events)| SessionRow {
-            user: user.ordinal,
-            session,
-            started: user.times[events.start],
-            ended: user.times[events.end - 1],
-            events: events.len() as u64,
-        }));
-        memory.at_least(rows.capacity() * size_of::<SessionRow>())
+    #[inline]
+    fn cut(&mut self, times: &[i64], each: impl FnMut(Session)) {
+        self.cutter.add(times);
+        self.cutter.finish(each);
     }
 
-    fn byte_len(&self, _: &Self::Sum) -> usize {
-        // Reserved as rows come.
-        0
-    }
-}
-
-/// Counts sessions.
-struct Count {
-    gap: Span,
-}
-
-impl Fold for Count {
-    type Sum = u64;
-
-    const ONLY_TIMES: bool = true;
-
-    fn begin(&self) -> u64 {
-        0
-    }
-
-    fn user(&self, user: &UserHistory<'_>, sum: &mut u64) -> Result<(), QueryError> {
-        *sum += cut(user.times, self.gap).count() as u64;
-        Ok(())
-    }
-
-    fn byte_len(&self, _: &u64) -> usize {
-        0
+    /// Reserves what the cutter holds, and `more`.
+    #[inline]
+    fn reserve(&mut self, more: usize) -> Result<(), QueryError> {
+        self.memory.at_least(self.cutter.byte_len() + more)
     }
 }
 

@@ -225,6 +225,7 @@ impl Executor {
         Reads {
             conditions: vec![&stickiness.active],
             range: stickiness.range.resolve(self.as_of()),
+            only_with: None,
             users: stickiness.users.as_ref(),
             operands: Vec::new(),
         }

@@ -13,7 +13,7 @@ use pugmark_engine::segment::NameRun;
 use pugmark_engine::time::MICROS_PER_DAY;
 use pugmark_engine::{Corruption, Snapshot};
 
-use crate::behaviour::{Condition, Skipped, TimeRange};
+use crate::behaviour::{Condition, Skipped, TimeRange, Truth, property};
 use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
@@ -499,6 +499,9 @@ impl<'a, 'q> Prepared<'a, 'q> {
     ) -> Result<(), QueryError> {
         let scan = &self.scan.runs[stretch.run];
         let numbering = &self.numberings[stretch.run];
+        if self.count_codes(stretch, own)? {
+            return Ok(());
+        }
         let (rows, traits) = (&stretch.rows, TraitTable::default());
         let verdicts = scan.evaluate(rows, &Vec::new, &traits, control, skipped)?;
         if matches!(verdicts[0], Verdicts::None) {
@@ -528,6 +531,44 @@ impl<'a, 'q> Prepared<'a, 'q> {
             }
         }
         Ok(())
+    }
+
+    /// Counts by one text alone, where every row of the run counts, or every row that has the text: its codes
+    /// tell, whichever rows have them. False where that is not asked.
+    fn count_codes(&self, stretch: &Stretch, own: &mut RunTotals) -> Result<bool, Corruption> {
+        let scan = &self.scan.runs[stretch.run];
+        let numbering = &self.numberings[stretch.run];
+        let ([name], [Texts::Coded(_)]) = (&self.totals.by_properties[..], &numbering.texts[..])
+        else {
+            return Ok(false);
+        };
+        let counts_absent = match &scan.conditions[0] {
+            Condition::Constant(Truth::True) => true,
+            condition => match *condition == property(name).is_not_null() {
+                true => false,
+                false => return Ok(false),
+            },
+        };
+        let more = numbering.slots.is_some() || self.totals.times || !own.numbers.is_empty();
+        if more || !scan.whole {
+            return Ok(false);
+        }
+        let column = scan.run.properties()?.get(name)?;
+        let part = column.as_ref().and_then(|column| column.part(Kind::Text));
+        let mut codes = Vec::new();
+        if let Some(part) = part
+            && let Some(coded) = part.coded()
+        {
+            coded.codes(part.indices(stretch.rows.clone()), &mut codes)?;
+        }
+        effort::values(codes.len(), 1);
+        for &code in &codes {
+            own.events[code as usize + 1] += 1;
+        }
+        if counts_absent {
+            own.events[0] += (stretch.rows.len() - codes.len()) as u64;
+        }
+        Ok(true)
     }
 
     /// The group of each row; of those that do not count the one after the last.
@@ -729,6 +770,7 @@ impl Totals {
     }
 
     /// What no event at all comes to.
+    #[cfg(feature = "sql")]
     pub(crate) fn nothing(&self) -> Total {
         Total::nothing(self)
     }

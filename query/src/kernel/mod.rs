@@ -10,7 +10,7 @@
 //!   [`Entries::Every`](crate::behaviour::Entries::Every).
 //! * [`find_chain`] is the fast path for plain ordered funnels: it searches each step's times where
 //!   they lie, back from the last step; [`search`] does it for many users at once where they are plain offsets.
-//! * [`match_did`] decides a `did(…)`.
+//! * [`match_did`] decides a `did(…)`; [`SessionCutter`] cuts sessions.
 
 mod any_order;
 mod did;
@@ -19,6 +19,7 @@ mod lanes;
 mod lists;
 mod optional;
 mod ordered;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ pub use funnel::{
 };
 pub use lanes::{ExcludedLane, Lane, LaneBounds, LaneChain, LaneScratch, NO_VALUE, search};
 pub use lists::{Bounds, Exclusion, Link, StepEvents, Stopped, find_chain};
+pub use sessions::{Session, SessionCutter};
 
 /// The caller asked to stop while a user was being matched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

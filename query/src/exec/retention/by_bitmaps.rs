@@ -278,6 +278,7 @@ impl Executor {
         }
         let users = Segment::Users(Arc::new(everybody));
         let reads = Reads {
+            only_with: None,
             users: Some(&users),
             ..reads.clone()
         };
