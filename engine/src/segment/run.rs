@@ -50,6 +50,28 @@ impl UserStarts {
     }
 }
 
+impl UserStarts {
+    /// The same for those of `wanted` alone; costs little for the others.
+    #[inline]
+    pub fn for_each_of(&self, wanted: &Words, mut visit: impl FnMut(u16, Range<u32>)) {
+        let mut before = 0;
+        let words = self.users.as_slice().iter().zip(wanted.as_slice());
+        for (word, (&users, &wanted)) in words.enumerate() {
+            let mut left = users & wanted;
+            while left != 0 {
+                let bit = left.trailing_zeros();
+                let smaller = users & ((1 << bit) - 1);
+                let place = before + smaller.count_ones() as usize;
+                if let Some(&[start, end]) = self.starts.get(place..place + 2) {
+                    visit((word * 64) as u16 | bit as u16, start..end);
+                }
+                left &= left - 1;
+            }
+            before += users.count_ones() as usize;
+        }
+    }
+}
+
 /// The users that have one value of a property in some row of a run.
 #[derive(Clone, Copy, Debug)]
 pub struct ValueUsers<'a> {

@@ -77,7 +77,7 @@ fn attribution() -> impl Strategy<Value = Attribution> {
         AttributionModel::AnyTouch,
     ]);
     (
-        (common(), common(), operand()),
+        (common(), touches()),
         (
             option::weighted(0.7, 0..16_i64),
             model,
@@ -86,7 +86,7 @@ fn attribution() -> impl Strategy<Value = Attribution> {
         (option::weighted(0.6, operand()), range()),
     )
         .prop_map(
-            |((conversion, touch, by), (lookback, model, half_life), (value, range))| {
+            |((conversion, (touch, by)), (lookback, model, half_life), (value, range))| {
                 let mut attribution = Attribution::new(conversion, touch, by).model(model);
                 attribution.lookback = lookback.map(|quarters| micros(quarters * DAY / 4));
                 attribution.half_life = half_life
@@ -97,6 +97,14 @@ fn attribution() -> impl Strategy<Value = Attribution> {
                 attribution
             },
         )
+}
+
+/// Touches and what tells them apart, which all of them may be wanted to have.
+fn touches() -> impl Strategy<Value = (Condition, Operand)> {
+    (common(), operand(), prop::bool::weighted(0.4)).prop_map(|(touch, by, has)| match has {
+        true => (touch.and(by.clone().is_not_null()), by),
+        false => (touch, by),
+    })
 }
 
 fn same_rows(judged: &[AttributionRow], found: &[AttributionRow]) -> bool {

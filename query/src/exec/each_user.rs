@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::{Corruption, Scalar, Value};
+use pugmark_engine::{Corruption, Value};
 use roaring::RoaringBitmap;
 
 use crate::behaviour::{
@@ -25,7 +25,7 @@ use super::morsel::{self, Morsel};
 use super::scan::Scan;
 use super::traits::TraitTable;
 use super::users::PreparedUsers;
-use super::values::{ValueReader, smallest_text};
+use super::values::{ValueReader, float_in, smallest_text};
 use super::worker::Worker;
 use super::{Executor, UserSet};
 
@@ -172,14 +172,13 @@ impl UserHistory<'_> {
 
     /// The numbers that the operand's value holds, added up; `None` where it holds none.
     pub(super) fn number(&self, operand: usize, event: usize) -> Result<Option<f64>, Corruption> {
-        let value = self.value(operand, event)?;
-        let scalars = value.iter().flat_map(Value::scalars);
-        let numbers = scalars.filter_map(|scalar| match scalar {
-            Scalar::I64(number) => Some(number as f64),
-            Scalar::F64(number) if !number.is_nan() => Some(number),
-            _ => None,
-        });
-        Ok(numbers.fold(None, |sum, number| Some(sum.unwrap_or(0.0) + number)))
+        match self.of.operands[operand] {
+            Operand::Property(_) => {
+                let mut readers = self.of.readers.borrow_mut();
+                readers[operand].float(self.of.scan, self.rows[event])
+            }
+            _ => Ok(float_in(self.value(operand, event)?)),
+        }
     }
 
     /// Fails where the query must stop: for folds that look at one user's events again and again.

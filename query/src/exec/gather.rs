@@ -73,6 +73,8 @@ struct Unsorted {
     rows: Vec<RowRef>,
     /// Tie ranks; none where no event has one.
     ranks: Vec<u32>,
+    /// The lower halves of the users of the last run's events.
+    lows: Vec<u16>,
 }
 
 impl<'c> Gather<'c> {
@@ -407,27 +409,22 @@ impl RunRows<'_, '_> {
     }
 
     fn put_some(&self, found: &UserStarts, wanted: &Words, out: &mut Unsorted) {
-        let run = self.number;
+        let (run, before) = (self.number, out.rows.len());
+        out.lows.clear();
         // The next row that a condition may hold for: most users may have none.
         let mut next = self.verdicts.next_from(0);
-        found.for_each(|low, rows| {
+        found.for_each_of(wanted, |low, rows| {
+            let start = (rows.start - self.rows.start) as usize;
             let end = (rows.end - self.rows.start) as usize;
             if next >= end {
                 return;
             }
-            let first = next.max((rows.start - self.rows.start) as usize);
-            next = self.verdicts.next_from(end);
-            if !wanted.contains(low) {
-                return;
+            if next < start {
+                next = self.verdicts.next_from(start);
             }
-            for index in first..end {
-                let time = self.times.get(index);
-                if !self.source.whole && !self.range.contains(time) {
-                    continue;
-                }
+            for index in next..end {
                 if let Some((mask, flags)) = self.verdicts.of(index) {
-                    out.keys.push(self.layout.key(low, time, out.times.len()));
-                    out.times.push(time);
+                    out.lows.push(low);
                     out.masks.push(mask);
                     out.flags.push(flags);
                     let row = self.rows.start + index as u32;
@@ -435,6 +432,34 @@ impl RunRows<'_, '_> {
                 }
             }
         });
+        self.put_times(before, out);
+    }
+
+    /// Looks up the times of rows that were put from `before` on: together, as a processor then waits for many of
+    /// them at once. Drops those that lie outside the range.
+    fn put_times(&self, before: usize, out: &mut Unsorted) {
+        let rows = out.rows[before..].iter();
+        let time_of = |at: &RowRef| self.times.get((at.row - self.rows.start) as usize);
+        out.times.extend(rows.map(time_of));
+        let mut kept = before;
+        for (place, &low) in (before..).zip(&out.lows) {
+            let time = out.times[place];
+            if !self.source.whole && !self.range.contains(time) {
+                continue;
+            }
+            out.keys.push(self.layout.key(low, time, kept));
+            if kept < place {
+                out.times[kept] = time;
+                out.masks[kept] = out.masks[place];
+                out.flags[kept] = out.flags[place];
+                out.rows[kept] = out.rows[place];
+            }
+            kept += 1;
+        }
+        out.times.truncate(kept);
+        out.masks.truncate(kept);
+        out.flags.truncate(kept);
+        out.rows.truncate(kept);
     }
 }
 

@@ -550,7 +550,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
             },
         };
         let more = numbering.slots.is_some() || self.totals.times || !own.numbers.is_empty();
-        if more || !scan.whole {
+        if more || (counts_absent && !scan.whole) {
             return Ok(false);
         }
         let column = scan.run.properties()?.get(name)?;
@@ -559,16 +559,37 @@ impl<'a, 'q> Prepared<'a, 'q> {
         if let Some(part) = part
             && let Some(coded) = part.coded()
         {
-            coded.codes(part.indices(stretch.rows.clone()), &mut codes)?;
+            let indices = part.indices(stretch.rows.clone());
+            coded.codes(indices.clone(), &mut codes)?;
+            effort::values(codes.len(), 1);
+            if !scan.whole {
+                self.keep_inside(scan, stretch, part, indices, &mut codes)?;
+            }
         }
-        effort::values(codes.len(), 1);
-        for &code in &codes {
-            own.events[code as usize + 1] += 1;
-        }
+        add_ones(&codes, &mut own.events[1..]);
         if counts_absent {
             own.events[0] += (stretch.rows.len() - codes.len()) as u64;
         }
         Ok(true)
+    }
+
+    /// Keeps the codes of those values of a stretch that lie in the range.
+    fn keep_inside(
+        &self,
+        scan: &RunScan<'_>,
+        stretch: &Stretch,
+        part: &PartView<'_>,
+        indices: Range<u32>,
+        codes: &mut Vec<u32>,
+    ) -> Result<(), Corruption> {
+        let times = scan.run.times(stretch.rows.clone())?;
+        let mut kept = 0;
+        each_present(part, &stretch.rows, indices, |place, index| {
+            codes[kept] = codes[index];
+            kept += usize::from(self.totals.range.contains(times.get(place)));
+        });
+        codes.truncate(kept);
+        Ok(())
     }
 
     /// The group of each row; of those that do not count the one after the last.
@@ -656,6 +677,23 @@ impl<'a, 'q> Prepared<'a, 'q> {
                 total,
             });
         Ok(rows.collect())
+    }
+}
+
+/// Counts codes. Neighbours go to different counts, as one addition to a count waits for the one before.
+fn add_ones(codes: &[u32], counts: &mut [u64]) {
+    let mut others = vec![0; counts.len()];
+    let pairs = codes.chunks_exact(2);
+    pairs
+        .remainder()
+        .iter()
+        .for_each(|&code| counts[code as usize] += 1);
+    for pair in pairs {
+        counts[pair[0] as usize] += 1;
+        others[pair[1] as usize] += 1;
+    }
+    for (count, other) in counts.iter_mut().zip(others) {
+        *count += other;
     }
 }
 

@@ -193,10 +193,7 @@ impl RunTimes {
         let (mut users, mut starts) = (Words::new(), Vec::with_capacity(self.found.starts.len()));
         let chosen = &mut self.chosen;
         chosen.clear();
-        self.found.for_each(|low, own| {
-            if !wanted.contains(low) {
-                return;
-            }
+        self.found.for_each_of(wanted, |low, own| {
             let before = chosen.len();
             let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
             let own = source.inside(own, &times, scan.range);

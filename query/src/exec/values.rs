@@ -1,8 +1,10 @@
 //! Values of gathered events: held values as numbers, aggregated ones as measures.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
-use pugmark_engine::codec::ColumnView;
+use pugmark_engine::batch::Kind;
+use pugmark_engine::codec::{ColumnView, PartView};
 use pugmark_engine::{Corruption, Scalar, Value};
 
 use crate::behaviour::{Aggregate, AggregateTest, Literal};
@@ -24,6 +26,32 @@ struct RunColumn<'a> {
     column: Option<ColumnView<'a>>,
     /// The number of each code's text, once it was met; empty where texts have no codes.
     numbers: Vec<Option<u32>>,
+    floats: Floats,
+}
+
+/// Neighbouring numbers of a part, read together: events are mostly asked for in the order of rows.
+#[derive(Default)]
+struct Floats {
+    indices: Range<u32>,
+    values: Vec<f64>,
+}
+
+/// So many numbers are read together: few, as they may be asked for one here and one there.
+const TOGETHER: u32 = 64;
+
+impl Floats {
+    #[inline]
+    fn at(&mut self, part: &PartView<'_>, index: u32) -> Result<f64, Corruption> {
+        if !self.indices.contains(&index) {
+            let first = index - index % TOGETHER;
+            self.indices = 0..0;
+            self.values.clear();
+            let indices = first..part.len().min(first + TOGETHER);
+            part.floats(indices.clone(), &mut self.values)?;
+            self.indices = indices;
+        }
+        Ok(self.values[(index - self.indices.start) as usize])
+    }
 }
 
 impl<'a, 'n> ValueReader<'a, 'n> {
@@ -55,7 +83,9 @@ impl<'a, 'n> ValueReader<'a, 'n> {
         at: RowRef,
         texts: &mut Interner,
     ) -> Result<Option<u32>, Corruption> {
-        let RunColumn { column, numbers } = self.open(scan, at.run)?;
+        let RunColumn {
+            column, numbers, ..
+        } = self.open(scan, at.run)?;
         let Some(column) = column else {
             return Ok(None);
         };
@@ -76,6 +106,24 @@ impl<'a, 'n> ValueReader<'a, 'n> {
         Ok(text.map(|text| texts.number(&text)))
     }
 
+    /// The numbers that an event's value holds, added up; `None` where it holds none.
+    pub(crate) fn float(&mut self, scan: &Scan<'a>, at: RowRef) -> Result<Option<f64>, Corruption> {
+        let RunColumn { column, floats, .. } = self.open(scan, at.run)?;
+        let Some(column) = column else {
+            return Ok(None);
+        };
+        if let [part] = column.parts()
+            && matches!(part.kind(), Kind::I64 | Kind::F64)
+        {
+            let Some(index) = part.index_of(at.row) else {
+                return Ok(None);
+            };
+            let number = floats.at(part, index)?;
+            return Ok((!number.is_nan()).then_some(number));
+        }
+        Ok(float_in(column.value(at.row)?))
+    }
+
     fn open(&mut self, scan: &Scan<'a>, run: u32) -> Result<&mut RunColumn<'a>, Corruption> {
         if self.columns.is_empty() {
             self.columns.resize_with(scan.runs.len(), || None);
@@ -92,8 +140,20 @@ impl<'a, 'n> ValueReader<'a, 'n> {
         Ok(slot.insert(RunColumn {
             column,
             numbers: vec![None; codes.unwrap_or(0)],
+            floats: Floats::default(),
         }))
     }
+}
+
+/// The numbers that a value holds, added up; `None` where it holds none.
+pub(crate) fn float_in(value: Option<Value>) -> Option<f64> {
+    let scalars = value.iter().flat_map(Value::scalars);
+    let numbers = scalars.filter_map(|scalar| match scalar {
+        Scalar::I64(number) => Some(number as f64),
+        Scalar::F64(number) if !number.is_nan() => Some(number),
+        _ => None,
+    });
+    numbers.fold(None, |sum, number| Some(sum.unwrap_or(0.0) + number))
 }
 
 /// A value as text: of a multi-valued one the smallest.
