@@ -172,6 +172,13 @@ impl Executor {
         pieces.collect()
     }
 
+    /// Answers on the calling thread alone.
+    #[cfg(feature = "sql")]
+    pub(crate) fn on_this_thread(mut self) -> Self {
+        self.options.threads = Some(1);
+        self
+    }
+
     /// Answers with these options.
     pub fn with_options(mut self, options: QueryOptions) -> Self {
         self.options = options;

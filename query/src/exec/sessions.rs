@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::behaviour::{SessionRow, Sessions, SessionsResult, Span};
+use crate::behaviour::{Notices, SessionRow, Sessions, SessionsResult, Span};
 
 use super::Executor;
 use super::control::{Control, QueryError};
@@ -41,12 +41,13 @@ impl Executor {
             },
         )?;
         let mut whole = control.reservation();
-        let count: usize = parts.iter().map(|(rows, _)| rows.len()).sum();
+        let mut parts: Vec<Vec<SessionRow>> = parts.into_iter().map(|(rows, _)| rows).collect();
+        let count: usize = parts.iter().map(Vec::len).sum();
         // Once in order, and half as much while they are brought into it.
         whole.grow(count * size_of::<SessionRow>() * 3 / 2)?;
-        let mut rows = Vec::with_capacity(count);
+        let mut rows = parts.pop().unwrap_or_default();
         // Each part is given up as soon as it is copied.
-        parts.into_iter().for_each(|(part, _)| rows.extend(part));
+        parts.into_iter().for_each(|part| rows.extend(part));
         // A user's sessions lie together and in order, and so do the users of a morsel: what is in order
         // already costs this way of sorting next to nothing.
         rows.sort_by_key(|row: &SessionRow| row.user);
@@ -58,11 +59,19 @@ impl Executor {
     /// # Errors
     /// See [`QueryError`].
     pub fn session_count(&self, sessions: &Sessions) -> Result<u64, QueryError> {
+        Ok(self.counted_sessions(sessions)?.0)
+    }
+
+    /// How many there are, and what could not be compared.
+    pub(crate) fn counted_sessions(
+        &self,
+        sessions: &Sessions,
+    ) -> Result<(u64, Notices), QueryError> {
         sessions.validate()?;
         let control = Control::start(self.options());
         let span = self.span_of(sessions);
         let begin = || (0, Cutting::new(sessions, span, &control));
-        let (counts, _) = self.times_of_users(
+        let (counts, notices) = self.times_of_users(
             &control,
             &self.reads(sessions),
             begin,
@@ -71,7 +80,7 @@ impl Executor {
                 cutting.reserve(0)
             },
         )?;
-        Ok(counts.into_iter().map(|(count, _)| count).sum())
+        Ok((counts.into_iter().map(|(count, _)| count).sum(), notices))
     }
 
     /// No event that may make sessions lies outside.

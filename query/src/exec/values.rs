@@ -46,7 +46,7 @@ impl Floats {
             let first = index - index % TOGETHER;
             self.indices = 0..0;
             self.values.clear();
-            let indices = first..part.len().min(first + TOGETHER);
+            let indices = first..part.len().min(first.saturating_add(TOGETHER));
             part.floats(indices.clone(), &mut self.values)?;
             self.indices = indices;
         }

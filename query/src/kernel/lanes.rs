@@ -69,14 +69,14 @@ const DECIDED: i64 = FAR;
 /// Beyond all times.
 const FAR: i64 = 1 << 62;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct End {
     user: u32,
     event: u32,
     end: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Open {
     user: u32,
     /// When the next event of the chain is.
@@ -90,8 +90,8 @@ struct Open {
     behind: i64,
 }
 
-/// So many halvings find a place among the rows of most users.
-const FEW_STEPS: u32 = 4;
+/// Most users have no more rows, which are then compared all at once.
+const FEW: usize = 8;
 
 /// Ends that are tried of each user; those who have more are left to the general search. Few where tests
 /// are to see what comes then.
@@ -187,44 +187,50 @@ impl LaneScratch {
         self.events.clear();
         self.events.resize(users * lanes, 0);
         self.ends.clear();
-        self.ends.extend((0..users).map(|user| {
+        self.ends.resize(users, End::default());
+        let mut kept = 0;
+        for user in 0..users {
             let rows = rows(user);
             let early = match bounds.first > lane.shift {
                 true => lane.count_before(&rows, bounds.first),
                 false => 0,
             };
-            End {
+            let end = End {
                 user: user as u32,
                 event: rows.start + early,
                 end: rows.end,
-            }
-        }));
-        self.ends.retain(|end| end.event < end.end);
+            };
+            self.ends[kept] = end;
+            kept += usize::from(end.event < end.end);
+        }
+        self.ends.truncate(kept);
     }
 
     /// Opens a chain at each end; drops the ends that lie behind the range.
     #[inline(always)]
     fn open(&mut self, lane: &Lane<'_>, bounds: &LaneBounds, events: usize) {
         self.open.clear();
-        let open = &mut self.open;
-        self.ends.retain(|end| {
+        self.open.resize(self.ends.len(), Open::default());
+        let (mut kept, mut opened) = (0, 0);
+        for place in 0..self.ends.len() {
+            let end = self.ends[place];
             let later = lane.units(end.event);
             let inside = later <= bounds.last;
             let held = lane.held.get(end.event as usize).copied();
-            if inside && held != Some(NO_VALUE) {
-                open.push(Open {
-                    user: end.user,
-                    later,
-                    earliest: bounds.first.max(later - bounds.within),
-                    held: held.unwrap_or_default(),
-                    behind: DECIDED,
-                });
-            }
-            inside
-        });
-        for end in &self.ends {
             self.events[events + end.user as usize] = end.event;
+            self.ends[kept] = end;
+            kept += usize::from(inside);
+            self.open[opened] = Open {
+                user: end.user,
+                later,
+                earliest: bounds.first.max(later - bounds.within),
+                held: held.unwrap_or_default(),
+                behind: DECIDED,
+            };
+            opened += usize::from(inside & (held != Some(NO_VALUE)));
         }
+        self.ends.truncate(kept);
+        self.open.truncate(opened);
     }
 
     /// Finds the rows of the open chains' users in a lane.
@@ -362,11 +368,14 @@ impl LaneScratch {
             kept += usize::from((self.skip[user as usize] != DECIDED) & (event < end));
         }
         self.ends.truncate(kept);
-        for end in &mut self.ends {
-            let rows = end.event..end.end;
-            end.event += lane.count_before(&rows, self.skip[end.user as usize]);
+        kept = 0;
+        for place in 0..self.ends.len() {
+            let End { user, event, end } = self.ends[place];
+            let event = event + lane.count_before(&(event..end), self.skip[user as usize]);
+            self.ends[kept] = End { user, event, end };
+            kept += usize::from(event < end);
         }
-        self.ends.retain(|end| end.event < end.end);
+        self.ends.truncate(kept);
     }
 }
 
@@ -399,21 +408,16 @@ impl Lane<'_> {
     fn count_before(&self, rows: &Range<u32>, units: i64) -> u32 {
         // All offsets are below the greatest bound.
         let bound = (units - self.shift).clamp(0, i64::from(u32::MAX)) as u32;
-        let len = rows.end - rows.start;
-        if len >= 1 << FEW_STEPS {
-            let rows = &self.offsets[rows.start as usize..rows.end as usize];
-            return rows.partition_point(|&offset| offset < bound) as u32;
+        let (start, len) = (rows.start as usize, rows.end - rows.start);
+        if len <= FEW as u32
+            && let Some(rows) = self.offsets.get(start..start + FEW)
+        {
+            let before = (0..)
+                .zip(rows)
+                .map(|(place, &offset)| u32::from((place < len) & (offset < bound)));
+            return before.sum();
         }
-        let Some(top) = self.offsets.len().checked_sub(1) else {
-            return 0;
-        };
-        let mut count = 0;
-        for step in (0..FEW_STEPS).rev() {
-            let further = count + (1 << step);
-            let last = rows.start.wrapping_add(further).wrapping_sub(1);
-            let below = self.offsets[(last as usize).min(top)] < bound;
-            count = select_unpredictable(below & (further <= len), further, count);
-        }
-        count
+        let rows = &self.offsets[start..start + len as usize];
+        rows.partition_point(|&offset| offset < bound) as u32
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder, TimestampMicrosecondBuilder};
 use arrow_array::{
-    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringViewArray,
-    TimestampMicrosecondArray,
+    ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, RecordBatchOptions,
+    StringViewArray, TimestampMicrosecondArray,
 };
 use arrow_schema::{ArrowError, DataType, Field, Schema, SchemaRef};
 use pugmark_engine::{Snapshot, UserKey, Value};
@@ -17,7 +17,7 @@ use super::catalog::time_type;
 use super::ids::id_array;
 use crate::behaviour::{
     Affinity, Attribution, ByKey, Experiment, Funnel, FunnelResult, Lifecycle, Notices, Paths,
-    Retention, Rfm, Segment, Sessions, Stickiness, Trail, users,
+    Retention, Rfm, Segment, SessionRow, Sessions, Stickiness, Trail, users,
 };
 use crate::error::Invalid;
 use crate::exec::{Executor, QueryError, UserSet};
@@ -45,7 +45,7 @@ pub(super) enum Ask {
     Retention(Retention),
     /// With the cohort's start and the period.
     RetentionUsers(Retention, i64, u64),
-    Sessions(SessionRows),
+    Sessions(Sessions),
     Paths(Paths),
     Attribution(Attribution),
     AttributionUsers(Attribution),
@@ -57,14 +57,6 @@ pub(super) enum Ask {
     Rfm(Rfm),
     /// Of the user, if the user is one of these.
     Trail(Trail, Option<Segment>),
-}
-
-/// The rows of sessions.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct SessionRows {
-    pub(super) sessions: Sessions,
-    /// Whether anybody reads whose they are: ids cost more than all other columns.
-    pub(super) users: bool,
 }
 
 /// Rows and remarks.
@@ -168,7 +160,7 @@ impl Ask {
                 retention.validate()?;
                 retention.validate_cell(*k)
             }
-            Self::Sessions(rows) => rows.sessions.validate(),
+            Self::Sessions(sessions) => sessions.validate(),
             Self::Paths(paths) => paths.validate(),
             Self::Attribution(attribution) | Self::AttributionUsers(attribution) => {
                 attribution.validate()
@@ -378,41 +370,56 @@ impl Columns<'_> {
 }
 
 impl Question {
-    /// The same, where only these columns are read: times that nobody reads cost the most of a funnel, and
-    /// ids of sessions.
+    /// The same, where only these columns are read: times that nobody reads cost the most of a funnel.
     pub(super) fn only<'c>(mut self, mut columns: impl Iterator<Item = &'c str>) -> Self {
         match &mut self.ask {
             Ask::Funnel(funnel) if !columns.any(|column| column.ends_with("_seconds")) => {
                 *funnel = funnel.clone().without_times();
             }
-            Ask::Sessions(rows) => rows.users = columns.any(|column| column == "user_id"),
             _ => {}
         }
         self
     }
 
-    /// The executors whose answers together are the question's: one, but for rows that may be as
-    /// many as the events, which are made and handed over piece by piece.
+    /// True where rows may be as many as events: they are made and handed over [piece by
+    /// piece](Self::pieces).
+    pub(super) fn is_long(&self) -> bool {
+        matches!(self.ask, Ask::Sessions(_))
+    }
+
+    /// The executors whose answers together are the question's.
     pub(super) fn pieces(&self, executor: Executor) -> Vec<Executor> {
-        match &self.ask {
-            Ask::Sessions(_) => executor.pieces(EVENTS_AT_ONCE),
-            _ => vec![executor],
+        match self.is_long() {
+            true => executor.pieces(EVENTS_AT_ONCE),
+            false => vec![executor],
         }
     }
 
-    /// Asks; times are told in `zone`.
+    /// Asks for the columns of these numbers, or all; times are told in `zone`.
     pub(super) fn answer(
         &self,
         executor: &Executor,
         zone: &Arc<str>,
+        wanted: Option<&[usize]>,
     ) -> Result<Answer, AnswerError> {
         let mut columns = Columns {
             zone,
             snapshot: executor.snapshot(),
             arrays: Vec::new(),
         };
+        let schema = self.ask.schema(zone);
+        if let (Ask::Sessions(sessions), Some(wanted)) = (&self.ask, wanted) {
+            let (count, notices) = columns.sessions(sessions, wanted, executor)?;
+            let schema = Arc::new(schema.project(wanted)?);
+            let rows = RecordBatchOptions::new().with_row_count(Some(count));
+            let rows = RecordBatch::try_new_with_options(schema, columns.arrays, &rows)?;
+            return Ok(Answer { rows, notices });
+        }
         let notices = columns.fill(&self.ask, executor)?;
-        let rows = columns.finish(&self.ask.schema(zone))?;
+        let mut rows = columns.finish(&schema)?;
+        if let Some(wanted) = wanted {
+            rows = rows.project(wanted)?;
+        }
         Ok(Answer { rows, notices })
     }
 }
@@ -438,7 +445,10 @@ impl Columns<'_> {
             Ask::RetentionUsers(retention, cohort, k) => {
                 self.user_set(&executor.retention_users(retention, *cohort, *k)?)
             }
-            Ask::Sessions(rows) => self.sessions(rows, executor),
+            Ask::Sessions(sessions) => {
+                let (_, notices) = self.sessions(sessions, &[0, 1, 2, 3, 4], executor)?;
+                Ok(notices)
+            }
             Ask::Paths(paths) => {
                 let found = executor.paths(paths)?;
                 let texts = |row: &crate::behaviour::PathRow| row.path.clone();
@@ -586,22 +596,43 @@ impl Columns<'_> {
         Ok(found.notices)
     }
 
+    /// Columns of sessions, of which there may be many: only those that are read, and where none is, nothing but how
+    /// many sessions there are.
     fn sessions(
         &mut self,
-        asked: &SessionRows,
+        sessions: &Sessions,
+        wanted: &[usize],
         executor: &Executor,
-    ) -> Result<Notices, QueryError> {
-        let found = executor.sessions(&asked.sessions)?;
-        let rows = &found.rows;
-        match asked.users {
-            true => self.ids(rows.iter().map(|row| row.user))?,
-            false => self.texts(rows.iter().map(|_| Some(""))),
+    ) -> Result<(usize, Notices), QueryError> {
+        if wanted.is_empty() {
+            let (count, notices) = executor.counted_sessions(sessions)?;
+            return Ok((usize::try_from(count).unwrap_or(usize::MAX), notices));
         }
-        self.counts(rows.iter().map(|row| row.session));
-        self.times(rows.iter().map(|row| Some(row.started)));
-        self.times(rows.iter().map(|row| Some(row.ended)));
-        self.counts(rows.iter().map(|row| row.events));
-        Ok(found.notices)
+        let found = executor.sessions(sessions)?;
+        let rows = &found.rows;
+        let times = |of: fn(&SessionRow) -> i64| {
+            let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(of));
+            Arc::new(times.with_timezone(Arc::clone(self.zone)))
+        };
+        let counts = |of: fn(&SessionRow) -> u64| {
+            Arc::new(Int64Array::from_iter_values(
+                rows.iter().map(|row| of(row) as i64),
+            ))
+        };
+        for column in wanted {
+            let column: ArrayRef = match column {
+                0 => {
+                    self.ids(rows.iter().map(|row| row.user))?;
+                    continue;
+                }
+                1 => counts(|row| row.session),
+                2 => times(|row| row.started),
+                3 => times(|row| row.ended),
+                _ => counts(|row| row.events),
+            };
+            self.arrays.push(column);
+        }
+        Ok((rows.len(), found.notices))
     }
 
     fn experiment(

@@ -1,7 +1,8 @@
 //! A call in FROM as a table.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow_array::RecordBatch;
 use arrow_schema::SchemaRef;
@@ -61,6 +62,7 @@ impl TableProvider for FunctionTable {
             question: self.question.clone().only(names),
             projection: projection.cloned(),
             schema,
+            progress: Arc::default(),
         };
         Ok(Arc::new(ProduceExec::new(Arc::new(producer), limit)))
     }
@@ -73,6 +75,16 @@ struct FunctionProducer {
     question: Question,
     projection: Option<Vec<usize>>,
     schema: SchemaRef,
+    progress: Arc<Progress>,
+}
+
+/// What the parts of a producer share.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The next piece that nobody has taken.
+    next: AtomicUsize,
+    /// What could not be compared, and how many parts have told theirs.
+    skipped: Mutex<(Skipped, usize)>,
 }
 
 impl Producer for FunctionProducer {
@@ -85,8 +97,11 @@ impl Producer for FunctionProducer {
     }
 
     fn partitions(&self) -> usize {
-        // It runs on threads of its own.
-        1
+        match self.question.is_long() {
+            true => self.context.threads(),
+            // It runs on threads of its own.
+            false => 1,
+        }
     }
 
     fn describe(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -94,14 +109,23 @@ impl Producer for FunctionProducer {
     }
 
     fn restart(&self) -> Arc<dyn Producer> {
-        Arc::new(self.clone())
+        Arc::new(Self {
+            progress: Arc::default(),
+            ..self.clone()
+        })
     }
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
         let executor = sink.executor(self.question.as_of);
+        let executor = match self.partitions() {
+            1 => executor,
+            _ => executor.on_this_thread(),
+        };
+        let pieces = self.question.pieces(executor);
         let mut skipped = Skipped::default();
-        for piece in self.question.pieces(executor) {
-            let answer = self.question.answer(&piece, &self.context.zone_name);
+        while let Some(piece) = pieces.get(self.progress.next.fetch_add(1, Ordering::Relaxed)) {
+            let wanted = self.projection.as_deref();
+            let answer = self.question.answer(piece, &self.context.zone_name, wanted);
             let answer = answer.map_err(|error| match error {
                 AnswerError::Query(error) => ProduceError::from(error),
                 AnswerError::Arrow(error) => ProduceError::from(error),
@@ -109,17 +133,25 @@ impl Producer for FunctionProducer {
             skipped.merge(&answer.notices.skipped);
             self.put(answer.rows, sink)?;
         }
-        self.context.remark_skipped(&skipped);
+        self.remark(&skipped);
         Ok(())
     }
 }
 
 impl FunctionProducer {
+    /// Remarks on what was passed over, once all parts have told.
+    fn remark(&self, skipped: &Skipped) {
+        let shared = self.progress.skipped.lock();
+        let mut shared = shared.unwrap_or_else(PoisonError::into_inner);
+        let (all, told) = &mut *shared;
+        all.merge(skipped);
+        *told += 1;
+        if *told == self.partitions() {
+            self.context.remark_skipped(all);
+        }
+    }
+
     fn put(&self, rows: RecordBatch, sink: &mut Sink) -> Result<(), ProduceError> {
-        let rows = match &self.projection {
-            Some(projection) => rows.project(projection)?,
-            None => rows,
-        };
         // Beside the parts of it that wait for the reader.
         let mut held = self.context.memory.reservation();
         held.grow(rows.get_array_memory_size())?;

@@ -40,7 +40,7 @@ fn all_of_a_statement_has_one_limit_and_gives_it_back() {
     fixture.rows("SET memory_limit = '96MB'");
     fixture.rows("SET threads = 3");
     let sql = "SELECT f.users, s.n, e.n FROM funnel('view', 'cart', 'purchase') f, \
-               (SELECT count(*) n FROM sessions()) s, \
+               (SELECT count(*) n FROM paths('view', per => 'event')) s, \
                (SELECT count(*) n FROM (SELECT note, count(*) FROM events GROUP BY note)) e";
     let watch = read(&fixture, sql, usize::MAX);
     given_back("an answer", &watch);
@@ -48,7 +48,7 @@ fn all_of_a_statement_has_one_limit_and_gives_it_back() {
     assert!((8 << 20..=96 << 20).contains(&peak), "{peak}");
     // Part of an answer.
     given_back("a part", &read(&fixture, "SELECT * FROM events", 1));
-    // Less than the events of the sessions take while they are gathered, whatever else runs meanwhile.
+    // Less than the events of the paths take while they are gathered, whatever else runs meanwhile.
     fixture.rows("SET memory_limit = '6MB'");
     given_back("a failure", &read(&fixture, sql, usize::MAX));
     assert!(fixture.error(sql).contains("more than its 6 MB of memory"));
@@ -59,7 +59,7 @@ fn refusals_name_the_limit_and_the_setting() {
     let fixture = Fixture::of_many(20_000);
     fixture.rows("SET memory_limit = '3MB'");
     for sql in [
-        "SELECT count(*) FROM sessions(gap => INTERVAL '1 second')",
+        "SELECT count(*) FROM paths('view', per => 'event')",
         "SELECT count(*) FROM events a JOIN events b ON a.note = b.note",
         "SELECT user_id FROM funnel_users('view', 'cart') ORDER BY 1",
         "SELECT count(*) FROM events WHERE note IN (SELECT note FROM events)",

@@ -13,7 +13,8 @@
 //! expression   expressions over an event, inside conditions and breakdowns
 //! late         filters that change while a statement runs
 //! memory       one limit for all of a statement      watch      its end, noticed everywhere
-//! bounded      functions that could make too much    fuzzing    any text, asked of a tiny store
+//! bounded      functions that could make too much    utc        date_trunc without a look at clocks
+//! fuzzing      any text, asked of a tiny store
 //! ```
 //!
 //! ```
@@ -68,6 +69,7 @@ mod settings;
 mod translate;
 mod users_count;
 mod users_table;
+mod utc;
 mod watch;
 
 #[cfg(test)]

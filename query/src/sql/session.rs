@@ -52,6 +52,7 @@ use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
 use super::users_count::UsersCountRule;
 use super::users_table::UsersTable;
+use super::utc::truncate_in_utc;
 use super::watch::{CancelOnDrop, Stop, StopRule, watched};
 use crate::exec::{CancelToken, MemoryBudget, QueryError};
 
@@ -267,6 +268,7 @@ impl Session {
             .with_default_features()
             .build();
         bound_functions(&mut base);
+        truncate_in_utc(&mut base);
         let inner = Inner {
             store,
             settings: Mutex::new(Settings::default()),

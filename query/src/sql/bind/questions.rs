@@ -5,7 +5,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::Span as TextSpan;
 
-use super::super::answers::{Ask, Question, SessionRows};
+use super::super::answers::{Ask, Question};
 use super::super::error::SqlError;
 use super::Binder;
 use super::arguments::Arguments;
@@ -74,10 +74,7 @@ pub(super) fn bind(
             let (cohort, k) = (call.needed_time("cohort")?, call.needed_count("k", "1")?);
             Ask::RetentionUsers(retention(&mut call)?, cohort, k)
         }
-        "sessions" => Ask::Sessions(SessionRows {
-            sessions: sessions(&mut call)?,
-            users: true,
-        }),
+        "sessions" => Ask::Sessions(sessions(&mut call)?),
         "paths" => Ask::Paths(paths(&mut call)?),
         "attribution" => Ask::Attribution(attribution(&mut call)?),
         "attribution_users" => Ask::AttributionUsers(attribution(&mut call)?),
