@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::run::{NOT_FOUND, Run, RunCursor, SIDE_BY_SIDE};
+use super::run::{Candidates, NOT_FOUND, Run, RunCursor};
 use super::spelling::Spelling;
 use super::tail::Part;
 use crate::error::{Corruption, ReadError};
@@ -44,6 +44,7 @@ impl Layers {
         ids: &[Spelling<'_>],
         hashes: &[u64],
         found: &mut [u32],
+        candidates: &mut Candidates,
     ) -> Result<(), ReadError> {
         found.fill(NOT_FOUND);
         for part in self.parts.iter().rev() {
@@ -59,10 +60,7 @@ impl Layers {
             }
         }
         for run in self.runs.iter().rev() {
-            let chunks = ids.chunks(SIDE_BY_SIDE).zip(hashes.chunks(SIDE_BY_SIDE));
-            for ((ids, hashes), found) in chunks.zip(found.chunks_mut(SIDE_BY_SIDE)) {
-                run.find_many(ids, hashes, found)?;
-            }
+            run.find_many(ids, hashes, found, candidates)?;
         }
         Ok(())
     }

@@ -34,16 +34,20 @@ use roaring::RoaringBitmap;
 use self::layers::Layers;
 use self::run::{NOT_FOUND, Run, RunWriter};
 use self::spelling::{KeySpelling, Spelling};
-use self::tail::Part;
+use self::tail::{Part, PartIds};
 use crate::error::{Corruption, ReadError, WriteError};
 use crate::ids::UserKey;
 use crate::storage::{FileWriter, Storage};
 
+pub use bulk::LookedUp;
 pub use snapshot::{DictionarySnapshot, UserId};
 
 /// Ids after which a part of the tail is closed and another begun: bounds how long a growing
 /// hash table holds up an append.
 const PART_IDS: u32 = 1 << 20;
+
+/// Keys that are given ordinals before readers of the youngest part are let in again.
+const HELD_KEYS: usize = if cfg!(test) { 8 } else { 1 << 12 };
 
 /// A sealed run of the dictionary, as the manifest names it: the ids of the ordinals
 /// `first..first + count` in the file `ids/<number>.ids`.
@@ -200,7 +204,7 @@ impl Dictionary {
         let assigning = self.assigning();
         match self.find(key)? {
             Some(ordinal) => Ok(ordinal),
-            None => assigning.assign(key),
+            None => assigning.give(key),
         }
     }
 
@@ -211,7 +215,7 @@ impl Dictionary {
     /// # Errors
     /// Where ordinals run out.
     pub fn assign_anew(&self, key: UserKey<'_>) -> Result<u32, WriteError> {
-        self.assigning().assign(key)
+        self.assigning().give(key)
     }
 
     /// Builds the run of the ids that only the heap holds. Ids given from now on are not in it.
@@ -386,50 +390,77 @@ impl Assigning<'_> {
         });
     }
 
-    fn assign(&self, key: UserKey<'_>) -> Result<u32, WriteError> {
+    fn give(&self, key: UserKey<'_>) -> Result<u32, WriteError> {
         let held = KeySpelling::new(key);
         let id = held.spelling();
-        self.push(&self.open_part(), id, id.hash(self.dictionary.seed))
+        let part = self.open_part();
+        self.push(&mut part.write(), id, id.hash(self.dictionary.seed))
     }
 
-    fn push(&self, part: &Part, id: Spelling<'_>, hash: u64) -> Result<u32, WriteError> {
+    /// Gives the next ordinal to an id, in the youngest part, which has room for it.
+    fn push(&self, part: &mut PartIds, id: Spelling<'_>, hash: u64) -> Result<u32, WriteError> {
         let ordinal = self.dictionary.len();
         if ordinal == NOT_FOUND {
             return Err(WriteError::TooManyUsers);
         }
-        part.write().push(id, hash);
+        part.push(id, hash);
         self.dictionary.next.store(ordinal + 1, Ordering::Release);
         Ok(ordinal)
     }
 
     /// Gives the keys that are [`NOT_FOUND`] ordinals, in order; a key may be there twice.
     fn assign_missing(&self, keys: &[UserKey<'_>], ordinals: &mut [u32]) -> Result<(), WriteError> {
-        let seed = self.dictionary.seed;
-        let mut part = self.open_part();
-        let begin = part.first();
-        for (key, ordinal) in keys.iter().zip(ordinals) {
-            if *ordinal != NOT_FOUND {
-                continue;
-            }
-            let held = KeySpelling::new(*key);
-            let id = held.spelling();
-            let hash = id.hash(seed);
-            // Only what this very call gave can have come since the keys were looked up.
-            let layers = self.dictionary.layers();
-            let given = layers.parts.iter().rev();
-            let mut given = given.take_while(|part| part.first() >= begin);
-            let found = given.find_map(|part| {
-                let position = part.read().find(id, hash, u32::MAX)?;
-                Some(part.first() + position)
-            });
-            *ordinal = match found {
-                Some(ordinal) => ordinal,
-                None => {
-                    part = self.open_part();
-                    self.push(&part, id, hash)?
+        // Parts that this very call filled: nobody else has given ordinals since the keys were looked up.
+        let mut filled: Vec<Arc<Part>> = Vec::new();
+        let keys = keys.chunks(HELD_KEYS);
+        for (keys, ordinals) in keys.zip(ordinals.chunks_mut(HELD_KEYS)) {
+            let mut missing = ordinals.iter().filter(|ordinal| **ordinal == NOT_FOUND);
+            let mut left = missing.by_ref().count();
+            let (mut keys, mut ordinals) = (keys.iter(), ordinals.iter_mut());
+            while left > 0 {
+                let part = self.open_part();
+                let mut held = part.write();
+                let room = (self.dictionary.part_ids - held.len()) as usize;
+                held.reserve(left.min(room));
+                for (key, ordinal) in keys.by_ref().zip(ordinals.by_ref()) {
+                    if *ordinal != NOT_FOUND {
+                        continue;
+                    }
+                    *ordinal = self.given_or_next(*key, (&part, &mut held), &filled)?;
+                    left -= 1;
+                    if held.len() == self.dictionary.part_ids {
+                        break;
+                    }
                 }
-            };
+                drop(held);
+                if filled.last().is_none_or(|last| !Arc::ptr_eq(last, &part)) {
+                    filled.push(part);
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The ordinal that this call gave to a key, or else the next one.
+    fn given_or_next(
+        &self,
+        key: UserKey<'_>,
+        (part, held): (&Arc<Part>, &mut PartIds),
+        filled: &[Arc<Part>],
+    ) -> Result<u32, WriteError> {
+        let key = KeySpelling::new(key);
+        let id = key.spelling();
+        let hash = id.hash(self.dictionary.seed);
+        if let Some(position) = held.find(id, hash, u32::MAX) {
+            return Ok(part.first() + position);
+        }
+        let before = filled.iter().rev();
+        let before = before.filter(|before| !Arc::ptr_eq(before, part));
+        let given = before
+            .filter_map(|before| Some(before.first() + before.read().find(id, hash, u32::MAX)?));
+        match given.max() {
+            Some(ordinal) => Ok(ordinal),
+            None => self.push(held, id, hash),
+        }
     }
 }

@@ -19,9 +19,13 @@ const TABLE_BLOCK_POSITIONS: usize = TABLE_BLOCK_BYTES / 4;
 /// Pending bytes at which a run being written goes out to its sink.
 const FLUSH_BYTES: usize = 1 << 20;
 /// Keys that [`Run::find_many`] looks up side by side.
-pub(super) const SIDE_BY_SIDE: usize = 64;
+const SIDE_BY_SIDE: usize = 64;
 /// A key not found (yet); no position and no ordinal is as large.
 pub(super) const NOT_FOUND: u32 = u32::MAX;
+
+/// Positions at which keys may be, with the keys' indices: working memory of [`Run::find_many`].
+#[derive(Debug, Default)]
+pub(super) struct Candidates(Vec<(u32, u32)>);
 
 /// Takes the bytes of a file in order.
 pub(super) type Sink<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), StorageError>;
@@ -290,52 +294,70 @@ impl Run {
             .ok_or_else(|| self.damaged(block, "a slot points behind the run's last id"))
     }
 
-    /// Looks up at most [`SIDE_BY_SIDE`] ids whose `found` is [`NOT_FOUND`] and sets it to
-    /// their *ordinals*. Each step runs for all keys before the next one, so that the
-    /// processor waits for many cache misses at once.
+    /// Looks up the ids whose `found` is [`NOT_FOUND`] and sets it to their *ordinals*. Each step runs
+    /// for some keys before the next one, so that the processor waits for many cache misses at once; and
+    /// stored ids are read in the order in which they lie.
     pub(super) fn find_many(
         &self,
         ids: &[Spelling<'_>],
         hashes: &[u64],
         found: &mut [u32],
+        Candidates(candidates): &mut Candidates,
     ) -> Result<(), Corruption> {
-        let mut slots = [0u64; SIDE_BY_SIDE];
-        let mut wanted = [0u8; SIDE_BY_SIDE];
+        candidates.clear();
+        for first in (0..ids.len()).step_by(SIDE_BY_SIDE) {
+            self.find_candidates(first, hashes, found, candidates)?;
+        }
+        if candidates.len() > SIDE_BY_SIDE {
+            candidates.sort_unstable();
+        }
+        for candidates in candidates.chunks(SIDE_BY_SIDE) {
+            let mut places = [BlockRef::default(); SIDE_BY_SIDE];
+            for (place, &(position, _)) in places.iter_mut().zip(candidates) {
+                *place = self.block_ref(split(position).0)?;
+            }
+            for (&(position, index), place) in candidates.iter().zip(places) {
+                let (block, at) = split(position);
+                let block = IdsBlock {
+                    place,
+                    bytes: self.sealed.block(&place)?,
+                    count: (self.meta.count as usize - block * BLOCK_IDS).min(BLOCK_IDS),
+                };
+                let index = index as usize;
+                let met = match self.id_in(&block, at)? == ids[index] {
+                    true => Some(position),
+                    false => self.find(ids[index], hashes[index])?,
+                };
+                if let Some(position) = met {
+                    found[index] = self.meta.first + position;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the positions at which those of [`SIDE_BY_SIDE`] ids from `first` on may be that were not found.
+    fn find_candidates(
+        &self,
+        first: usize,
+        hashes: &[u64],
+        found: &[u32],
+        candidates: &mut Vec<(u32, u32)>,
+    ) -> Result<(), Corruption> {
+        let mut slots = [(0u64, 0u32); SIDE_BY_SIDE];
         let mut count = 0;
-        for (index, &hash) in hashes.iter().enumerate() {
+        let end = hashes.len().min(first + SIDE_BY_SIDE);
+        for index in first..end {
             if found[index] == NOT_FOUND {
-                let home = table::home(hash, self.home_slots);
-                if let Some(slot) = self.candidate(home, table::tag(hash))? {
-                    (slots[count], wanted[count]) = (slot, index as u8);
+                let home = table::home(hashes[index], self.home_slots);
+                if let Some(slot) = self.candidate(home, table::tag(hashes[index]))? {
+                    slots[count] = (slot, index as u32);
                     count += 1;
                 }
             }
         }
-        let mut positions = [0u32; SIDE_BY_SIDE];
-        for (position, &slot) in positions.iter_mut().zip(&slots[..count]) {
-            *position = self.position(slot)?;
-        }
-        let mut places = [BlockRef::default(); SIDE_BY_SIDE];
-        for (place, &position) in places.iter_mut().zip(&positions[..count]) {
-            *place = self.block_ref(split(position).0)?;
-        }
-        for candidate in 0..count {
-            let (index, position) = (usize::from(wanted[candidate]), positions[candidate]);
-            let (block, at) = split(position);
-            let place = places[candidate];
-            let block = IdsBlock {
-                place,
-                bytes: self.sealed.block(&place)?,
-                count: (self.meta.count as usize - block * BLOCK_IDS).min(BLOCK_IDS),
-            };
-            let met = if self.id_in(&block, at)? == ids[index] {
-                Some(position)
-            } else {
-                self.find_from(slots[candidate] + 1, ids[index], hashes[index])?
-            };
-            if let Some(position) = met {
-                found[index] = self.meta.first + position;
-            }
+        for &(slot, index) in &slots[..count] {
+            candidates.push((self.position(slot)?, index));
         }
         Ok(())
     }

@@ -80,6 +80,20 @@ impl PartIds {
             .max()
     }
 
+    /// Makes room for more ids.
+    pub(super) fn reserve(&mut self, ids: usize) {
+        let Self {
+            seed,
+            forms,
+            words,
+            bytes,
+            positions,
+        } = self;
+        positions.reserve(ids, |&position| {
+            spelling(forms, words, bytes, position).hash(*seed)
+        });
+    }
+
     /// Appends an id and returns its position; an earlier position of it stays, outdone.
     pub(super) fn push(&mut self, id: Spelling<'_>, hash: u64) -> u32 {
         let position = self.len();

@@ -28,7 +28,7 @@ pub struct BulkLoad {
     _store: Store,
     shared: Arc<Shared>,
     progress: Progress,
-    gathered: Vec<ResolvedBatch>,
+    gathered: Vec<EventBatch>,
     rows: usize,
     builder: Option<Builder>,
 }
@@ -83,16 +83,15 @@ impl BulkLoad {
             return Err(WriteError::MessageIdsInBulk);
         }
         self.check_builder()?;
-        let users = {
+        {
             let mut state = lock(&self.shared.append);
             self.shared.poison.check()?;
             let partition_micros = self.shared.version().manifest.partition_micros;
             state.admit_partitions(&batch.times, partition_micros)?;
-            self.shared.dictionary.find_or_assign_many(&batch.users)?
-        };
+        }
         self.progress.rows_done = rows_done;
         self.rows += batch.len();
-        self.gathered.push(resolve(batch, users));
+        self.gathered.push(batch);
         if self.rows >= self.shared.options.bulk_rows {
             self.hand_over()?;
         }
@@ -120,7 +119,8 @@ impl BulkLoad {
     }
 
     fn hand_over(&mut self) -> Result<(), WriteError> {
-        let work = (std::mem::take(&mut self.gathered), self.progress);
+        let batches = std::mem::take(&mut self.gathered);
+        let work = (self.resolve(batches)?, self.progress);
         self.rows = 0;
         let shared = &self.shared;
         let builder = match &mut self.builder {
@@ -131,6 +131,22 @@ impl BulkLoad {
             return Err(builder.failed.recv().unwrap_or(WriteError::Panicked));
         }
         Ok(())
+    }
+
+    /// Finds the users of all batches at once: the more ids are looked up together, the less each costs.
+    fn resolve(&self, batches: Vec<EventBatch>) -> Result<Vec<ResolvedBatch>, WriteError> {
+        let dictionary = &self.shared.dictionary;
+        let columns: Vec<_> = batches.iter().map(|batch| &batch.users).collect();
+        let looked_up = dictionary.look_up(&columns)?;
+        let users = {
+            let _append = lock(&self.shared.append);
+            self.shared.poison.check()?;
+            dictionary.assign(looked_up)?
+        };
+        let batches = batches.into_iter().zip(users);
+        Ok(batches
+            .map(|(batch, users)| resolve(batch, users))
+            .collect())
     }
 
     fn check_builder(&self) -> Result<(), WriteError> {
