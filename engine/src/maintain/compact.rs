@@ -4,16 +4,22 @@
 //! other in arrival order, and only neighbours may be merged. Layers of similar size are merged
 //! when there are more than the option allows, so a row is rewritten a logarithm of times.
 
+use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::error::WriteError;
 use crate::manifest::{SegmentEntry, segment_file};
-use crate::segment::{self, Partition, Segment};
+use crate::segment::{self, BuildOptions, Partition, Segment, Stop};
 use crate::store::shared::{Shared, Version, lock};
 
-/// How many times as many layers a partition may have while a bulk load is under way.
-const LOADING_FACTOR: usize = 8;
+/// How many times as many layers a partition may have while a bulk load is under way: those of two billion
+/// rows.
+const LOADING_FACTOR: usize = 64;
+
+fn all_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
 
 /// Neighbouring segments to be merged into one layer.
 #[derive(Debug)]
@@ -35,25 +41,39 @@ impl Shared {
     ///
     /// A bulk load may pile up more: it would wait for a merge whose result its next rows make too
     /// small, and they are all merged once when it ends.
-    pub(crate) fn compact_step(&self, stop: &dyn Fn() -> bool) -> Result<bool, WriteError> {
+    pub(crate) fn compact_step(&self, stop: Stop<'_>) -> Result<bool, WriteError> {
         let loading = self.bulk_loads.load(Ordering::Relaxed) > 0;
-        let factor = if loading { LOADING_FACTOR } else { 1 };
-        self.compact_with(self.options.max_layers.saturating_mul(factor), stop)
+        // A load waits for the merge; else it is only one of those who want the processors.
+        let (factor, threads) = match loading {
+            true => (LOADING_FACTOR, all_threads()),
+            false => (1, 1),
+        };
+        let max_layers = self.options.max_layers.saturating_mul(factor);
+        self.compact_with(max_layers, threads, stop)
     }
 
     /// Merges until every partition is one layer.
     pub(crate) fn compact_fully(&self) -> Result<(), WriteError> {
-        while self.compact_with(1, &|| false)? {}
+        while self.compact_with(1, all_threads(), &|| false)? {}
         Ok(())
     }
 
-    fn compact_with(&self, max_layers: usize, stop: &dyn Fn() -> bool) -> Result<bool, WriteError> {
+    fn compact_with(
+        &self,
+        max_layers: usize,
+        merge_threads: usize,
+        stop: Stop<'_>,
+    ) -> Result<bool, WriteError> {
         let _one_at_a_time = lock(&self.compacting);
         let Some(plan) = plan(&self.version(), max_layers) else {
             return Ok(false);
         };
         let mut entries: Vec<SegmentEntry> = Vec::new();
-        let whole = segment::merge_each(&plan.segments, &self.build, None, stop, |image| {
+        let build = BuildOptions {
+            merge_threads,
+            ..self.build
+        };
+        let whole = segment::merge_each(&plan.segments, &build, None, stop, |image| {
             entries.push(self.write_segment(image.meta, &image.bytes)?);
             Ok::<(), WriteError>(())
         })?;

@@ -28,7 +28,7 @@ mod verify;
 mod writer;
 
 pub use build::build;
-pub use merge::{Keep, merge, merge_each};
+pub use merge::{Keep, Stop, merge, merge_each};
 pub use run::{NameRun, UserStarts, ValueUsers};
 pub use segment::Segment;
 pub use spans::DaySpan;
@@ -79,6 +79,8 @@ pub struct BuildOptions {
     pub max_name_runs: usize,
     /// Whether properties are made small, which is most of the time that building takes.
     pub compressed: bool,
+    /// Outputs of a merge that are made at a time, at least 1.
+    pub merge_threads: usize,
 }
 
 impl Default for BuildOptions {
@@ -88,6 +90,7 @@ impl Default for BuildOptions {
             max_rows: 1 << 24,
             max_name_runs: limits::MAX_NAME_RUNS,
             compressed: true,
+            merge_threads: 1,
         }
     }
 }

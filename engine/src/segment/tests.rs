@@ -10,10 +10,11 @@ use super::{BuildOptions, Partition, Segment, build, merge};
 fn options() -> impl Strategy<Value = BuildOptions> {
     let bytes = prop_oneof![Just(1), Just(1_000), Just(1 << 20)];
     let runs = prop_oneof![Just(0), Just(1), Just(3), Just(10_000)];
-    let cut = (bytes, runs, 1u32..5_000, any::<bool>());
+    let cut = (bytes, runs, 1u32..5_000, any::<bool>(), 0..4_usize);
     cut.prop_map(
-        |(target_bytes, max_name_runs, max_rows, compressed)| BuildOptions {
+        |(target_bytes, max_name_runs, max_rows, compressed, merge_threads)| BuildOptions {
             compressed,
+            merge_threads,
             target_bytes,
             max_rows,
             max_name_runs,

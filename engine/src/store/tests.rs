@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::*;
@@ -253,8 +253,8 @@ fn a_merge_that_is_stopped_changes_nothing() {
     let files = || storage.list("segments").unwrap();
     let (before, mut stops) = (files(), 0);
     loop {
-        let asked = std::cell::Cell::new(0);
-        let stop = || asked.replace(asked.get() + 1) == stops;
+        let asked = AtomicU32::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) == stops;
         if writer.shared.compact_step(&stop).unwrap() {
             break;
         }
@@ -289,13 +289,15 @@ fn layers_wait_for_the_end_of_a_bulk_load() {
     let compacts = || writer.shared.compact_step(&|| false).unwrap();
     let load = store.bulk_load(7).unwrap();
     assert!(!compacts());
-    // Not for ever: eight times as many are too many.
-    (3..9).for_each(flush);
+    // Not for ever: sixty-four times as many are too many.
+    (3..64).for_each(flush);
+    assert!(!compacts());
+    flush(64);
     assert!(compacts());
-    (9..12).for_each(flush);
+    (65..68).for_each(flush);
     drop(load);
     assert!(compacts());
-    assert_eq!(store.snapshot().unwrap().events(), 12);
+    assert_eq!(store.snapshot().unwrap().events(), 68);
 }
 
 #[test]

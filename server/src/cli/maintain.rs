@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use pugmark_engine::time::format_rfc3339;
-use pugmark_engine::{Stats, Store};
+use pugmark_engine::{Options, Stats, Store};
 
 use super::progress::say;
 use super::{CliError, grouped};
@@ -67,7 +67,13 @@ impl VerifyArgs {
 
 impl CompactArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let store = Store::builder(&self.store).existing().open()?;
+        // It would begin to merge by itself, on one thread.
+        let options = Options {
+            background_compaction: false,
+            ..Options::default()
+        };
+        let store = Store::builder(&self.store).options(options);
+        let store = store.existing().open()?;
         let before = store.stats()?;
         store.compact()?;
         let after = store.stats()?;

@@ -1,7 +1,7 @@
 //! Segments from segments: neighbours in arrival order become one sequence.
 //!
-//! The output is cut into pieces at containers, and each piece is made one run at a time, so
-//! that memory is bounded by a piece and the rows of one event name. `streams` finds the rows of
+//! The output is cut into pieces at containers, some of which are made side by side, each one run at a time, so
+//! that memory is bounded by these and the rows of one event name each. `streams` finds the rows of
 //! a name in every input, `ties` ranks rows of different names at one time (which no single run
 //! can see), and this file brings the rows of each user together.
 
@@ -10,8 +10,9 @@ mod ties;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Range, RangeInclusive};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
+use crossbeam::channel::bounded;
 use hashbrown::HashMap;
 
 use self::streams::{ContainerRows, Streams};
@@ -28,6 +29,9 @@ use crate::error::Corruption;
 
 /// Decides by ordinal which users' rows go on to the output.
 pub type Keep<'a> = &'a (dyn Fn(u32) -> bool + Sync);
+
+/// Says whether to end early.
+pub type Stop<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// Merges segments of one partition that are neighbours in arrival order, given in that order.
 ///
@@ -50,11 +54,12 @@ pub fn merge(
         images.push(image);
         Ok::<(), Corruption>(())
     })?;
+    images.sort_by_key(|image| image.meta.first_container);
     Ok(images)
 }
 
-/// As [`merge`], handing over each output as soon as it is made, so that memory is bounded by
-/// one of them. Returns false where `stop`, which is asked many times a second, ended it early.
+/// As [`merge`], handing over each output as soon as it is made, in any order where the options have threads for several; memory
+/// is bounded by one for each. Returns false where `stop`, which is asked many times a second, ended it early.
 ///
 /// # Errors
 /// Where an input is damaged, or `take` fails.
@@ -65,7 +70,7 @@ pub fn merge_each<E: From<Corruption>>(
     inputs: &[Arc<Segment>],
     options: &BuildOptions,
     keep: Option<Keep<'_>>,
-    stop: &dyn Fn() -> bool,
+    stop: Stop<'_>,
     mut take: impl FnMut(SegmentImage) -> Result<(), E>,
 ) -> Result<bool, E> {
     let Some(first) = inputs.first() else {
@@ -83,25 +88,72 @@ pub fn merge_each<E: From<Corruption>>(
         (all.0.min(one.0), all.1.max(one.1))
     });
     let streams = Streams::open(inputs)?;
-    for keys in pieces(inputs, &streams, options)? {
-        let (Some(&first), Some(&last)) = (keys.first(), keys.last()) else {
-            continue;
-        };
-        let piece = Piece {
-            streams: &streams,
-            containers: first..=last,
-            keys,
-            keep,
-            stop,
-        };
+    let pieces = pieces(inputs, &streams, options)?;
+    let write = |keys: Vec<u16>| {
         let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
-        match piece.write(options.max_name_runs, &mut writer) {
-            Ok(()) => writer.finish().into_iter().try_for_each(&mut take)?,
-            Err(Ended::Stopped) => return Ok(false),
-            Err(Ended::Damaged(error)) => return Err(error.into()),
+        if let (Some(&first), Some(&last)) = (keys.first(), keys.last()) {
+            let piece = Piece {
+                streams: &streams,
+                containers: first..=last,
+                keys,
+                keep,
+                stop,
+            };
+            piece.write(options.max_name_runs, &mut writer)?;
         }
+        Ok(writer.finish())
+    };
+    let mut take = |image: Result<Option<SegmentImage>, Ended>| match image {
+        Ok(image) => image.into_iter().try_for_each(&mut take).map(|()| true),
+        Err(Ended::Stopped) => Ok(false),
+        Err(Ended::Damaged(error)) => Err(error.into()),
+    };
+    let threads = options.merge_threads.min(pieces.len());
+    if threads < 2 {
+        for piece in pieces {
+            if !take(write(piece))? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
     }
-    Ok(true)
+    in_parallel(pieces, threads, write, take)
+}
+
+/// Hands over what `work` makes of the items, as soon as each is made, in any order. Ends early where `take` says
+/// false or fails.
+///
+/// # Panics
+/// Where `work` does.
+fn in_parallel<T: Send, R: Send, E>(
+    items: Vec<T>,
+    threads: usize,
+    work: impl Fn(T) -> R + Sync,
+    mut take: impl FnMut(R) -> Result<bool, E>,
+) -> Result<bool, E> {
+    let items = Mutex::new(items.into_iter());
+    let next = || items.lock().unwrap_or_else(PoisonError::into_inner).next();
+    std::thread::scope(|scope| {
+        // Nothing waits in it: a thread begins its next item when the one before was taken.
+        let (sender, made) = bounded(0);
+        for _ in 0..threads {
+            let (sender, work, next) = (sender.clone(), &work, &next);
+            scope.spawn(move || {
+                while let Some(item) = next() {
+                    if sender.send(work(item)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        for made in made {
+            if !take(made)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    })
 }
 
 /// Why a piece was not written.
@@ -157,7 +209,7 @@ struct Piece<'a> {
     keys: Vec<u16>,
     containers: RangeInclusive<u16>,
     keep: Option<Keep<'a>>,
-    stop: &'a dyn Fn() -> bool,
+    stop: Stop<'a>,
 }
 
 /// The inputs of an output run: the streams of its name, or of all names that share it.
