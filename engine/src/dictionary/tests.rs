@@ -158,6 +158,8 @@ enum Step {
     Integers(Vec<i64>),
     /// Texts, and the codes of the rows; codes wrap around.
     Texts(Vec<String>, Vec<u32>),
+    /// Batches that are looked up, ids that are given ordinals meanwhile, and whether these are sealed then.
+    Several(Vec<Vec<i64>>, Vec<i64>, bool),
     One(String),
     Anew(String),
     Seal,
@@ -186,7 +188,16 @@ fn step() -> impl Strategy<Value = Step> {
         prop::collection::vec(id(), 1..60),
         prop::collection::vec(any::<u32>(), 0..90),
     );
+    let batch = |rows| prop::collection::vec(-20i64..400, 0..rows);
+    let several = (
+        prop::collection::vec(batch(150), 0..4),
+        batch(30),
+        any::<bool>(),
+    );
     prop_oneof![
+        2 => several.prop_map(|(batches, meanwhile, sealed)| {
+            Step::Several(batches, meanwhile, sealed)
+        }),
         3 => prop::collection::vec(numbers, 0..200).prop_map(Step::Integers),
         3 => texts.prop_map(|(ids, codes)| Step::Texts(ids, codes)),
         1 => id().prop_map(Step::One),
@@ -225,9 +236,32 @@ impl Bench {
         assert_eq!(given, expected);
     }
 
+    /// Looks up the ids of several batches, gives ordinals to others meanwhile, and then to those.
+    fn assign_several(&mut self, batches: &[Vec<i64>], meanwhile: &[i64], sealed: bool) {
+        let batches: Vec<_> = batches.iter().cloned().map(IdColumn::Int).collect();
+        let columns: Vec<&IdColumn> = batches.iter().collect();
+        let looked_up = self.dictionary.look_up(&columns).unwrap();
+        self.assign_all(&IdColumn::Int(meanwhile.to_vec()));
+        if sealed {
+            self.seal();
+        }
+        let given = self.dictionary.assign(looked_up).unwrap();
+        let expected: Vec<Vec<u32>> = batches
+            .iter()
+            .map(|ids| {
+                let texts = (0..ids.len()).map(|row| ids.key(row).to_string());
+                texts.map(|id| self.model.find_or_assign(&id)).collect()
+            })
+            .collect();
+        assert_eq!(given, expected);
+    }
+
     fn take(&mut self, step: &Step) {
         match step {
             Step::Integers(ids) => self.assign_all(&IdColumn::Int(ids.clone())),
+            Step::Several(batches, meanwhile, sealed) => {
+                self.assign_several(batches, meanwhile, *sealed);
+            }
             Step::Texts(ids, codes) => self.assign_all(&text_column(ids, codes)),
             Step::One(id) => {
                 let given = self.dictionary.find_or_assign(UserKey::from_text(id));

@@ -130,6 +130,15 @@ impl Sealed {
         }
     }
 
+    /// The same file, read from other bytes of it from now on; nothing is verified yet.
+    pub(crate) fn read_from(mut self, bytes: Bytes) -> Self {
+        self.bytes = bytes;
+        self.verified
+            .iter_mut()
+            .for_each(|word| *word.get_mut() = 0);
+        self
+    }
+
     /// The file's name, for errors.
     pub fn file(&self) -> &Path {
         &self.file

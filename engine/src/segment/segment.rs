@@ -42,6 +42,12 @@ impl Segment {
         })
     }
 
+    /// The same segment, read from other bytes of the same file from now on.
+    pub(crate) fn mapped_as(mut self, bytes: Bytes) -> Self {
+        self.sealed = self.sealed.read_from(align(bytes));
+        self
+    }
+
     /// What the segment holds.
     pub fn meta(&self) -> &SegmentMeta {
         &self.footer.meta

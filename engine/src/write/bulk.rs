@@ -119,8 +119,7 @@ impl BulkLoad {
     }
 
     fn hand_over(&mut self) -> Result<(), WriteError> {
-        let batches = std::mem::take(&mut self.gathered);
-        let work = (self.resolve(batches)?, self.progress);
+        let work = (self.resolve()?, self.progress);
         self.rows = 0;
         let shared = &self.shared;
         let builder = match &mut self.builder {
@@ -134,16 +133,17 @@ impl BulkLoad {
     }
 
     /// Finds the users of all batches at once: the more ids are looked up together, the less each costs.
-    fn resolve(&self, batches: Vec<EventBatch>) -> Result<Vec<ResolvedBatch>, WriteError> {
+    /// Where that fails, they stay gathered.
+    fn resolve(&mut self) -> Result<Vec<ResolvedBatch>, WriteError> {
         let dictionary = &self.shared.dictionary;
-        let columns: Vec<_> = batches.iter().map(|batch| &batch.users).collect();
+        let columns: Vec<_> = self.gathered.iter().map(|batch| &batch.users).collect();
         let looked_up = dictionary.look_up(&columns)?;
         let users = {
             let _append = lock(&self.shared.append);
             self.shared.poison.check()?;
             dictionary.assign(looked_up)?
         };
-        let batches = batches.into_iter().zip(users);
+        let batches = std::mem::take(&mut self.gathered).into_iter().zip(users);
         Ok(batches
             .map(|(batch, users)| resolve(batch, users))
             .collect())
