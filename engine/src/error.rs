@@ -214,6 +214,11 @@ pub enum WriteError {
     /// A bulk load cannot check message ids.
     #[error("a bulk load takes no message ids; append batches that have some")]
     MessageIdsInBulk,
+    /// An earlier step of a bulk load failed, and its rows with it.
+    #[error(
+        "an earlier step of this load failed; drop it and begin the same load again, which goes on behind what was stored"
+    )]
+    LoadFailed,
     /// A thread of the store panicked, which is a bug.
     #[error("a thread of the store panicked; reopen the store, and report this")]
     Panicked,

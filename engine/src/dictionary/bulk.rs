@@ -144,7 +144,8 @@ impl Dictionary {
 
     /// The ordinal of each row's user, batch by batch; users seen for the first time are given the next
     /// ordinals, in order of their first row. Call it under the store's append lock, so that
-    /// ordinals are given in the order of the log.
+    /// ordinals are given in the order of the log. None of the ids may have been
+    /// [given another](Self::assign_anew) since they were looked up.
     ///
     /// # Errors
     /// Where a run is damaged or unreadable, no ordinal was given. Where ordinals run out

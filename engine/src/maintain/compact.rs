@@ -13,9 +13,11 @@ use crate::manifest::{SegmentEntry, segment_file};
 use crate::segment::{self, BuildOptions, Partition, Segment, Stop};
 use crate::store::shared::{Shared, Version, lock};
 
-/// How many times as many layers a partition may have while a bulk load is under way: those of two billion
+/// How many times as many layers a partition may have while a bulk load is under way: those of 800 million
 /// rows.
 const LOADING_FACTOR: usize = 64;
+/// With more segments a load waits for merges: each is a mapping, of which a process may have 65 530.
+const MOST_LOADING: usize = 1 << 14;
 
 fn all_threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
@@ -42,7 +44,8 @@ impl Shared {
     /// A bulk load may pile up more: it would wait for a merge whose result its next rows make too
     /// small, and they are all merged once when it ends.
     pub(crate) fn compact_step(&self, stop: Stop<'_>) -> Result<bool, WriteError> {
-        let loading = self.bulk_loads.load(Ordering::Relaxed) > 0;
+        let loading = self.bulk_loads.load(Ordering::Relaxed) > 0
+            && self.version().segments.len() <= MOST_LOADING;
         // A load waits for the merge; else it is only one of those who want the processors.
         let (factor, threads) = match loading {
             true => (LOADING_FACTOR, all_threads()),

@@ -41,6 +41,11 @@ pub trait Storage: Debug + Send + Sync {
     /// Where it does not exist, or its length is not `length` (a corruption).
     fn map(&self, name: &str, length: u64) -> Result<Bytes, ReadError>;
 
+    /// False where mapping a file reads it whole.
+    fn maps(&self) -> bool {
+        true
+    }
+
     /// Reads a whole file, which may still be growing.
     fn read(&self, name: &str) -> Result<Vec<u8>, StorageError>;
 

@@ -62,6 +62,10 @@ impl OsStorage {
 }
 
 impl Storage for OsStorage {
+    fn maps(&self) -> bool {
+        self.maps
+    }
+
     fn map(&self, name: &str, length: u64) -> Result<Bytes, ReadError> {
         let path = self.resolve("open", name)?;
         let failed = |operation| move |error| StorageError::new(operation, &path, error);

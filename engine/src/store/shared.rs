@@ -52,10 +52,12 @@ impl Version {
 fn open_segment(storage: &dyn Storage, entry: &SegmentEntry) -> Result<Segment, ReadError> {
     let name = segment_file(entry.number);
     let path = storage.path(&name);
-    let segment = Segment::open(storage.map(&name, entry.length)?, &path)?;
+    let mut segment = Segment::open(storage.map(&name, entry.length)?, &path)?;
     // Mapped anew: the pages of the footer may be as large as megabytes, and would be resident for each of
     // thousands of segments that nobody asks anything.
-    let segment = segment.mapped_as(storage.map(&name, entry.length)?);
+    if storage.maps() {
+        segment = segment.mapped_as(storage.map(&name, entry.length)?);
+    }
     if *segment.meta() != entry.meta {
         let what = "the segment is not the one that the manifest describes";
         return Err(crate::error::Corruption::new(&path, 0, what).into());

@@ -31,6 +31,8 @@ pub struct BulkLoad {
     gathered: Vec<EventBatch>,
     rows: usize,
     builder: Option<Builder>,
+    /// Set while a step is under way, and for good where it failed: its rows may be lost to this load.
+    failed: bool,
 }
 
 /// The thread that builds and publishes what was gathered.
@@ -59,6 +61,7 @@ impl BulkLoad {
             gathered: Vec::new(),
             rows: 0,
             builder: None,
+            failed: false,
         }
     }
 
@@ -76,13 +79,15 @@ impl BulkLoad {
     /// (rows that the caller refused count too). Blocks while the builder is two loads behind.
     ///
     /// # Errors
-    /// Any failure of this or an earlier batch's building. Batches with message ids are refused:
+    /// Any failure of this or an earlier batch's building; but for batches that are refused the load is at its end then,
+    /// and must be begun again. Batches with message ids are refused:
     /// de-duplication needs the log, so those go through `append`.
     pub fn append(&mut self, batch: EventBatch, rows_done: u64) -> Result<(), WriteError> {
         if batch.message_ids.is_some() {
             return Err(WriteError::MessageIdsInBulk);
         }
         self.check_builder()?;
+        self.check_steps()?;
         {
             let mut state = lock(&self.shared.append);
             self.shared.poison.check()?;
@@ -103,6 +108,7 @@ impl BulkLoad {
     /// # Errors
     /// As [`append`](BulkLoad::append).
     pub fn finish(mut self, rows_done: u64) -> Result<(), WriteError> {
+        self.check_steps()?;
         self.progress.rows_done = rows_done;
         self.progress.complete = true;
         self.hand_over()?;
@@ -119,6 +125,7 @@ impl BulkLoad {
     }
 
     fn hand_over(&mut self) -> Result<(), WriteError> {
+        self.failed = true;
         let work = (self.resolve()?, self.progress);
         self.rows = 0;
         let shared = &self.shared;
@@ -129,11 +136,11 @@ impl BulkLoad {
         if builder.work.send(work).is_err() {
             return Err(builder.failed.recv().unwrap_or(WriteError::Panicked));
         }
+        self.failed = false;
         Ok(())
     }
 
     /// Finds the users of all batches at once: the more ids are looked up together, the less each costs.
-    /// Where that fails, they stay gathered.
     fn resolve(&mut self) -> Result<Vec<ResolvedBatch>, WriteError> {
         let dictionary = &self.shared.dictionary;
         let columns: Vec<_> = self.gathered.iter().map(|batch| &batch.users).collect();
@@ -147,6 +154,13 @@ impl BulkLoad {
         Ok(batches
             .map(|(batch, users)| resolve(batch, users))
             .collect())
+    }
+
+    fn check_steps(&self) -> Result<(), WriteError> {
+        match self.failed {
+            true => Err(WriteError::LoadFailed),
+            false => Ok(()),
+        }
     }
 
     fn check_builder(&self) -> Result<(), WriteError> {

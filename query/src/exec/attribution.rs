@@ -79,7 +79,7 @@ impl Executor {
     ) -> Result<(Vec<(TouchKey, Group)>, Notices), QueryError> {
         attribution.validate()?;
         let (range, read) = attribution.ranges(self.as_of());
-        let counted = self.counted_touches(attribution, range)?;
+        let counted = self.counted_touches(attribution, range, read)?;
         let mut operands = vec![&attribution.by];
         operands.extend(&attribution.value);
         let reads = Reads {
@@ -113,10 +113,15 @@ impl Executor {
         &self,
         attribution: &Attribution,
         range: TimeRange,
+        read: TimeRange,
     ) -> Result<Option<Vec<TotalRow>>, QueryError> {
         let (Operand::Property(by), None) = (&attribution.by, &attribution.users) else {
             return Ok(None);
         };
+        // Whether it can be computed is told for touches, too.
+        if matches!(attribution.value, Some(Operand::Computed(_))) {
+            return Ok(None);
+        }
         let totals = Totals {
             condition: attribution.touch.clone(),
             range,
@@ -129,8 +134,19 @@ impl Executor {
         if !totals.fits(self.snapshot())? {
             return Ok(None);
         }
-        let (rows, skipped) = self.totals(&totals)?;
-        // What could not be compared is told for the events that are looked at, once each.
+        let (rows, mut skipped) = self.totals(&totals)?;
+        if read.first < range.first {
+            let last = range.first - 1;
+            let earlier = Totals {
+                range: TimeRange { last, ..read },
+                ..totals
+            };
+            if !earlier.fits(self.snapshot())? {
+                return Ok(None);
+            }
+            skipped.merge(&self.totals(&earlier)?.1);
+        }
+        // What could not be compared is told for each event, once.
         Ok(skipped.is_empty().then_some(rows))
     }
 }

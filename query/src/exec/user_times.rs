@@ -95,7 +95,7 @@ impl<'c> UserTimes<'c> {
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         self.used = 0;
-        let mut bytes = 0;
+        let mut bytes = size_of_val(self.times.as_slice());
         for (number, source) in scan.runs.iter().enumerate() {
             if source.run.container_rows(morsel.key)?.is_empty() {
                 continue;

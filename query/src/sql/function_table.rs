@@ -16,6 +16,7 @@ use super::answers::{AnswerError, Question};
 use super::context::Context;
 use super::produce::{ProduceError, ProduceExec, Producer, Sink};
 use crate::behaviour::Skipped;
+use crate::exec::Executor;
 
 /// The answer of a question.
 #[derive(Debug)]
@@ -117,11 +118,11 @@ impl Producer for FunctionProducer {
 
     fn produce(&self, _partition: usize, sink: &mut Sink) -> Result<(), ProduceError> {
         let executor = sink.executor(self.question.as_of);
-        let executor = match self.partitions() {
-            1 => executor,
-            _ => executor.on_this_thread(),
-        };
-        let pieces = self.question.pieces(executor);
+        let mut pieces = self.question.pieces(executor);
+        // Few pieces are each made by all threads.
+        if pieces.len() >= self.partitions() && self.partitions() > 1 {
+            pieces = pieces.into_iter().map(Executor::on_this_thread).collect();
+        }
         let mut skipped = Skipped::default();
         while let Some(piece) = pieces.get(self.progress.next.fetch_add(1, Ordering::Relaxed)) {
             let wanted = self.projection.as_deref();
