@@ -32,9 +32,6 @@ struct Folded<'b> {
 impl<'b> Folded<'b> {
     fn new(columns: &[&'b IdColumn]) -> Self {
         let mut folded = Self::default();
-        let rows = columns.iter().map(|ids| ids.len()).max();
-        let entries = rows.unwrap_or(0).next_power_of_two();
-        folded.cache = vec![(0, NOT_FOUND); entries.clamp(2, CACHE_ENTRIES)];
         for ids in columns {
             match ids {
                 IdColumn::Int(ids) => folded.add_integers(ids),
@@ -47,6 +44,11 @@ impl<'b> Folded<'b> {
     /// An id that was displaced from the cache appears again in `keys`, which costs a look-up and
     /// nothing else.
     fn add_integers(&mut self, ids: &[i64]) {
+        let entries = ids.len().next_power_of_two().clamp(2, CACHE_ENTRIES);
+        if self.cache.len() < entries {
+            // What was remembered lies elsewhere in a larger one.
+            self.cache = vec![(0, NOT_FOUND); entries];
+        }
         let shift = 64 - self.cache.len().trailing_zeros();
         let (cache, keys) = (&mut self.cache, &mut self.keys);
         let row = |&id: &i64| {
@@ -186,8 +188,8 @@ impl Dictionary {
     /// # Errors
     /// As these two.
     pub fn find_or_assign_many(&self, ids: &IdColumn) -> Result<Vec<u32>, WriteError> {
-        let rows = self.assign(self.look_up(&[ids])?)?;
-        Ok(rows.into_iter().flatten().collect())
+        let mut rows = self.assign(self.look_up(&[ids])?)?;
+        Ok(rows.pop().unwrap_or_default())
     }
 
     /// The ordinal of each row's user, `None` for users never seen. Gives no ordinals.

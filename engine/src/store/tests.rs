@@ -217,6 +217,39 @@ fn a_bulk_load_is_repeated_without_harm() {
     store.verify().unwrap();
 }
 
+/// Rows of a step that failed may be lost to the load, so that nothing may be told to be complete.
+#[test]
+fn a_bulk_load_is_at_its_end_where_a_step_failed() {
+    let (storage, builder) = memory();
+    let options = Options {
+        bulk_rows: 10,
+        ..Options::default()
+    };
+    let store = builder.clone().options(options.clone()).open().unwrap();
+    store.append(batch("ann", 0..3)).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let runs = storage.list("ids").unwrap();
+    for run in &runs {
+        let flip = |bytes: &mut Vec<u8>| bytes[16..60].iter_mut().for_each(|byte| *byte ^= 0x55);
+        storage.damage(&format!("ids/{run}"), flip).unwrap();
+    }
+    let store = builder.options(options).open().unwrap();
+    let mut load = store.bulk_load(7).unwrap();
+    load.append(batch("ann", 3..9), 6).unwrap();
+    let failed = load.append(batch("ann", 9..19), 16);
+    assert!(matches!(failed, Err(WriteError::Corrupt(_))), "{failed:?}");
+    let again = load.append(batch("ann", 19..29), 26);
+    assert!(matches!(again, Err(WriteError::LoadFailed)), "{again:?}");
+    let finished = load.finish(26);
+    assert!(matches!(finished, Err(WriteError::LoadFailed)));
+    let load = store.bulk_load(7).unwrap();
+    assert!(!load.is_complete());
+    assert_eq!(load.rows_done(), 0);
+    drop(load);
+    assert_eq!(store.snapshot().unwrap().events(), 3);
+}
+
 /// Users of two containers, so that merging writes two segments.
 fn crowd(first: i64) -> EventBatch {
     let users: Vec<i64> = (0..70_000).collect();

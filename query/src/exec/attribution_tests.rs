@@ -353,6 +353,29 @@ fn sums_of_threads_merge() {
     assert_eq!(judged.rows, users.rows);
 }
 
+/// Touches of texts that have codes, in a range that cuts their runs, told apart by what all of them must have.
+#[test]
+fn touches_are_counted_inside_the_range() {
+    let Pair { store, model } = crowd();
+    let touches = event("view").and(property("item").is_not_null());
+    let attribution = Attribution::new("buy", touches, property("item"));
+    let whole = model.attribution(&attribution, 9 * DAY).unwrap().rows;
+    for (since, until) in [(0, DAY), (DAY / 2, 2 * DAY), (-DAY, DAY / 3)] {
+        let mut attribution = attribution.clone();
+        attribution.range = TimeSpec {
+            since: Some(since),
+            until: Some(until),
+            last: None,
+        };
+        let judged = model.attribution(&attribution, 9 * DAY).unwrap().rows;
+        assert_ne!(judged, whole, "the range cuts nothing");
+        let executor = Executor::new(store.snapshot().unwrap());
+        let executor = executor.with_options(options(9 * DAY, 2, 1));
+        let found = executor.attribution(&attribution).unwrap().rows;
+        assert!(same_rows(&judged, &found), "{judged:?}\n{found:?}");
+    }
+}
+
 #[test]
 fn limits_stop_an_attribution() {
     let pair = visits();
