@@ -13,8 +13,8 @@ const MOST_DETERMINANTS: usize = 8;
 const MOST_DEPENDENTS: usize = 128;
 /// A distinct value of the determinant must occur this often on average.
 const LEAST_REPEATS: u32 = 8;
-/// One exception in this many values is too many.
-const LEAST_PER_EXCEPTION: u64 = 20;
+/// More exceptions than one in this many values are too many: each is looked up by itself.
+const LEAST_PER_EXCEPTION: u64 = 8;
 /// Values looked at between two decisions whether to go on.
 const CHUNK: u32 = 4_096;
 /// Bits that the position of an exception costs.

@@ -41,6 +41,15 @@ struct Head {
     greatest: u64,
 }
 
+/// All numbers of a sequence, ready to be read at random.
+#[derive(Debug)]
+pub(super) struct OpenedBlocks<'a> {
+    blocks: Vec<Open<'a>>,
+    /// Numbers in each but the last, and their logarithm where they are a power of two.
+    size: u32,
+    shift: Option<u32>,
+}
+
 /// A block ready to be read: checked, decompressed, its divisor taken off.
 #[derive(Clone, Debug)]
 struct Open<'a> {
@@ -187,6 +196,24 @@ impl<'a> Numbers<'a> {
         self.for_each(indices, |word| out.push(word))
     }
 
+    /// Opens all blocks.
+    pub(super) fn open_all(&self) -> Result<OpenedBlocks<'a>, Corruption> {
+        let (blocks, size) = match &self.layout {
+            Layout::Constant(word) => (vec![Open::constant(*word)], u32::MAX),
+            Layout::Inline(open, _) => (vec![open.clone()], u32::MAX),
+            Layout::Blocks { .. } => {
+                let blocks = (0..self.blocks()).map(|block| self.read_block(block));
+                (blocks.collect::<Result<_, _>>()?, self.block_values)
+            }
+        };
+        let shift = size.is_power_of_two().then(|| size.trailing_zeros());
+        Ok(OpenedBlocks {
+            blocks,
+            size,
+            shift,
+        })
+    }
+
     /// Opens a block, and remembers it.
     fn open_block(&self, block: u32) -> Result<Open<'a>, Corruption> {
         if let Some((last, open)) = &*self.last.borrow()
@@ -263,7 +290,30 @@ impl Head {
     }
 }
 
+impl OpenedBlocks<'_> {
+    /// The word at `index`. Panics where it is out of range.
+    #[inline]
+    pub(super) fn at(&self, index: u32) -> u64 {
+        let block = match self.shift {
+            Some(shift) => index >> shift,
+            None => index / self.size,
+        };
+        self.blocks[block as usize].at((index - block * self.size) as usize)
+    }
+}
+
 impl<'a> Open<'a> {
+    fn constant(word: u64) -> Self {
+        Self {
+            payload: Payload::Stored(&[]),
+            form: FORM_CONSTANT,
+            width: 0,
+            base: word,
+            divisor: 1,
+            scale: 1.0,
+        }
+    }
+
     fn new(
         head: &Head,
         payload: Payload<'a>,

@@ -385,9 +385,10 @@ impl<'a> PartView<'a> {
     /// Where a block that holds them is damaged.
     pub fn ints(&self, indices: Range<u32>, out: &mut Vec<i64>) -> Result<(), Corruption> {
         assert!(self.kind != Kind::F64, "whole numbers are asked of floats");
-        out.reserve(indices.len());
-        self.numbers()
-            .for_each(indices, |word| out.push(word as i64))
+        let mut words = bytemuck::cast_vec(std::mem::take(out));
+        let read = self.numbers().words(indices, &mut words);
+        *out = bytemuck::cast_vec(words);
+        read
     }
 
     /// One of what [`PartView::ints`] gives. Cost: some nanoseconds.
@@ -404,14 +405,15 @@ impl<'a> PartView<'a> {
     /// # Errors
     /// Where a block that holds them is damaged.
     pub fn floats(&self, indices: Range<u32>, out: &mut Vec<f64>) -> Result<(), Corruption> {
-        out.reserve(indices.len());
         if self.kind == Kind::F64 {
-            self.numbers()
-                .for_each(indices, |word| out.push(f64::from_bits(word)))
-        } else {
-            self.numbers()
-                .for_each(indices, |word| out.push(word as i64 as f64))
+            let mut words = bytemuck::cast_vec(std::mem::take(out));
+            let read = self.numbers().words(indices, &mut words);
+            *out = bytemuck::cast_vec(words);
+            return read;
         }
+        out.reserve(indices.len());
+        self.numbers()
+            .for_each(indices, |word| out.push(word as i64 as f64))
     }
 
     /// One of what [`PartView::floats`] gives. Cost: some nanoseconds.

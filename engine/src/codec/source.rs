@@ -17,7 +17,7 @@ use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
 use super::numbers::Repr;
-use super::numbers_read::Numbers;
+use super::numbers_read::{Numbers, OpenedBlocks};
 use super::properties::PropertiesView;
 use super::rows::RowSet;
 use super::sink::Origin;
@@ -82,11 +82,12 @@ pub(super) struct Determinant<'a> {
     pub(super) presence: RowSet<'a>,
 }
 
-/// Numbers found by a code; unpacked as a whole once enough of them were asked for.
+/// Numbers found by a code: in place, or unpacked as a whole once enough of them were asked for.
 #[derive(Debug)]
 struct Lookup<'a> {
     origin: Origin<'a>,
     stored: Numbers<'a>,
+    opened: OnceCell<OpenedBlocks<'a>>,
     unpacked: OnceCell<Vec<u64>>,
     asked: Cell<u32>,
 }
@@ -96,6 +97,7 @@ impl<'a> Lookup<'a> {
         Self {
             origin,
             stored,
+            opened: OnceCell::new(),
             unpacked: OnceCell::new(),
             asked: Cell::new(0),
         }
@@ -113,6 +115,23 @@ impl<'a> Lookup<'a> {
         Ok(())
     }
 
+    /// Appends those of many codes.
+    fn words(&self, codes: &[u64], out: &mut Vec<u64>) -> Result<(), Corruption> {
+        self.prepare(codes.len() as u32)?;
+        let greatest = codes.iter().copied().max().unwrap_or_default();
+        if !codes.is_empty() && greatest >= u64::from(self.stored.count()) {
+            return Err(self.beyond());
+        }
+        match self.unpacked.get() {
+            Some(words) => out.extend(codes.iter().map(|&code| words[code as usize])),
+            None => {
+                let opened = self.opened()?;
+                out.extend(codes.iter().map(|&code| opened.at(code as u32)));
+            }
+        }
+        Ok(())
+    }
+
     #[inline]
     fn at(&self, code: u64) -> Result<u64, Corruption> {
         if let Some(words) = self.unpacked.get()
@@ -121,10 +140,22 @@ impl<'a> Lookup<'a> {
             return Ok(word);
         }
         if code >= u64::from(self.stored.count()) {
-            return Err(self.origin.corrupt("a code is beyond its table"));
+            return Err(self.beyond());
         }
-        self.prepare(1)?;
-        self.stored.at(code as u32)
+        Ok(self.opened()?.at(code as u32))
+    }
+
+    fn opened(&self) -> Result<&OpenedBlocks<'a>, Corruption> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = self.stored.open_all()?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+
+    #[cold]
+    fn beyond(&self) -> Corruption {
+        self.origin.corrupt("a code is beyond its table")
     }
 }
 
@@ -177,20 +208,33 @@ impl<'a> Source<'a> {
         indices: Range<u32>,
         mut each: impl FnMut(u64),
     ) -> Result<(), Corruption> {
+        if let Self::Direct(numbers) = self {
+            return numbers.for_each(indices, each);
+        }
+        let mut words = Vec::with_capacity(indices.len().min(CHUNK as usize));
+        for chunk in chunks(indices) {
+            words.clear();
+            self.words(chunk, &mut words)?;
+            words.iter().for_each(|&word| each(word));
+        }
+        Ok(())
+    }
+
+    /// Appends the words of a range. Panics where it is out of range.
+    pub(super) fn words(&self, indices: Range<u32>, out: &mut Vec<u64>) -> Result<(), Corruption> {
+        out.reserve(indices.len());
         match self {
-            Self::Direct(numbers) => numbers.for_each(indices, each),
+            Self::Direct(numbers) => numbers.words(indices, out),
             Self::Table(table) => {
-                table.values.prepare(indices.len() as u32)?;
-                let mut failed = None;
-                table
-                    .codes
-                    .for_each(indices, |code| match table.values.at(code) {
-                        Ok(word) => each(word),
-                        Err(error) => failed = Some(error),
-                    })?;
-                failed.map_or(Ok(()), Err)
+                let mut codes = Vec::with_capacity(indices.len().min(CHUNK as usize));
+                for chunk in chunks(indices) {
+                    codes.clear();
+                    table.codes.words(chunk, &mut codes)?;
+                    table.values.words(&codes, out)?;
+                }
+                Ok(())
             }
-            Self::Dependent(dependent) => dependent.for_each(indices, &mut each),
+            Self::Dependent(dependent) => dependent.words(indices, out),
         }
     }
 
@@ -244,6 +288,13 @@ impl<'a> Source<'a> {
     }
 }
 
+/// A range in pieces of [`CHUNK`].
+fn chunks(indices: Range<u32>) -> impl Iterator<Item = Range<u32>> {
+    let end = indices.end;
+    { indices.step_by(CHUNK as usize) }
+        .map(move |start| start..start.saturating_add(CHUNK).min(end))
+}
+
 impl<'a> Dependent<'a> {
     fn open(
         context: &Context<'a>,
@@ -294,12 +345,11 @@ impl<'a> Dependent<'a> {
         self.map.at(self.codes.at(determinant)?)
     }
 
-    fn for_each(&self, indices: Range<u32>, each: &mut impl FnMut(u64)) -> Result<(), Corruption> {
-        self.map.prepare(indices.len() as u32)?;
+    /// Appends the words of a range.
+    fn words(&self, indices: Range<u32>, out: &mut Vec<u64>) -> Result<(), Corruption> {
         let (mut codes, mut rows) = (Vec::new(), Vec::new());
         let (mut wrong, mut right) = (Vec::new(), Vec::new());
-        for start in indices.clone().step_by(CHUNK as usize) {
-            let chunk = start..start.saturating_add(CHUNK).min(indices.end);
+        for chunk in chunks(indices) {
             codes.clear();
             match &self.by_row {
                 None => self.codes.words(chunk.clone(), &mut codes)?,
@@ -309,16 +359,17 @@ impl<'a> Dependent<'a> {
                     self.codes_at(&rows, &mut codes)?;
                 }
             }
+            let first = out.len();
+            self.map.words(&codes, out)?;
             wrong.clear();
             right.clear();
             let exceptions = self.exceptions.indices(chunk.clone());
             self.exceptions.fill_rows(exceptions.clone(), &mut wrong);
             self.values.words(exceptions, &mut right)?;
-            let mut exceptions = wrong.iter().zip(&right).peekable();
-            for (index, &code) in chunk.zip(&codes) {
-                match exceptions.next_if(|(wrong, _)| **wrong == index) {
-                    Some((_, &word)) => each(word),
-                    None => each(self.map.at(code)?),
+            for (index, &word) in wrong.iter().zip(&right) {
+                let place = first + index.wrapping_sub(chunk.start) as usize;
+                if let Some(mapped) = out.get_mut(place) {
+                    *mapped = word;
                 }
             }
         }

@@ -466,6 +466,19 @@ fn shop(rows: u32, products: u32) -> Vec<Property> {
             column(&|row| Some(Value::F64((id(row) * 37 % 9_999) as f64 / 100.0))),
         ),
         (
+            "paid",
+            column(&|row| {
+                // One in sixteen was promoted.
+                let cents = id(row) * 37 % 9_999;
+                let off = if noise(row, 6).is_multiple_of(16) {
+                    cents / 5
+                } else {
+                    0
+                };
+                Some(Value::F64((cents - off) as f64 / 100.0))
+            }),
+        ),
+        (
             "brand",
             column(&|row| {
                 let brand = Value::Text(format!("brand {}", id(row) % 19));
@@ -592,6 +605,7 @@ fn what_follows_from_the_product_costs_next_to_nothing() {
     for (dependent, most) in [
         ("category", 0.1),
         ("price", 0.1),
+        ("paid", 0.5),
         ("heavy", 0.1),
         ("brand", 0.25),
     ] {

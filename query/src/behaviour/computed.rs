@@ -3,6 +3,7 @@
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::Range;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use pugmark_engine::codec::ColumnView;
@@ -39,7 +40,7 @@ pub(crate) trait Compute: Send + Sync {
 /// What an operand is for some events.
 pub(crate) enum Input<'a> {
     /// Neighbouring rows of a run; `None` where it has no such column.
-    Rows(Option<ColumnView<'a>>, Range<u32>),
+    Rows(Option<Rc<ColumnView<'a>>>, Range<u32>),
     /// A value for each event.
     Values(Vec<Option<Value>>),
     /// One value for all events.

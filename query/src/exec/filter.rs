@@ -5,9 +5,10 @@
 //! to equals [`Condition::evaluate`], row by row, and the tests hold them to it.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use pugmark_engine::batch::{Kind, TextColumn};
-use pugmark_engine::codec::{ColumnView, PartView, PropertiesView};
+use pugmark_engine::codec::{ColumnView, PartView};
 use pugmark_engine::segment::{NameRun, Times};
 use pugmark_engine::{Corruption, Scalar, Value};
 
@@ -16,6 +17,7 @@ use crate::behaviour::{
     Truth, compare,
 };
 
+use super::columns::Columns;
 use super::control::{Control, QueryError};
 use super::memory::Reservation;
 use super::traits::TraitTable;
@@ -127,11 +129,11 @@ impl Truths {
 }
 
 /// Neighbouring rows of a run, as conditions see them.
-pub(crate) struct Rows<'a> {
-    pub(crate) run: NameRun<'a>,
-    pub(crate) properties: PropertiesView<'a>,
+pub(crate) struct Rows<'a, 's> {
+    pub(crate) run: NameRun<'s>,
+    pub(crate) columns: &'a Columns<'s>,
     pub(crate) range: Range<u32>,
-    pub(crate) times: Times<'a>,
+    pub(crate) times: Times<'s>,
     /// The names of the rows, in an overflow run.
     pub(crate) names: Option<TextColumn>,
     /// The lower half of each row's user, where a condition reads traits.
@@ -161,7 +163,7 @@ impl Leaf<'_> {
 /// What `condition` comes to for each of the rows.
 pub(crate) fn evaluate(
     condition: &Condition,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     skipped: &mut Skipped,
 ) -> Result<Truths, QueryError> {
     let count = rows.range.len();
@@ -215,7 +217,7 @@ pub(crate) fn evaluate(
 fn leaf(
     operand: &Operand,
     leaf: Leaf<'_>,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     skipped: &mut Skipped,
 ) -> Result<Truths, QueryError> {
     let mut found = Truths::all(rows.range.len(), Truth::Unknown);
@@ -231,9 +233,10 @@ fn leaf(
             }
         }
         Operand::Property(name) => {
-            if let Some(column) = rows.properties.get(name)? {
+            if let Some(column) = rows.columns.get(name)? {
                 for part in column.parts() {
-                    unusable += part_leaf(part, leaf, rows.range.clone(), &mut found)?;
+                    let of = Some((rows.columns, name.as_str()));
+                    unusable += part_leaf(of, part, leaf, rows.range.clone(), &mut found)?;
                 }
             }
         }
@@ -262,7 +265,7 @@ fn leaf(
     Ok(found)
 }
 
-fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mut u64) {
+fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_, '_>, found: &mut Truths, unusable: &mut u64) {
     for index in 0..rows.range.len() {
         let name = rows
             .names
@@ -279,7 +282,7 @@ fn names_leaf(leaf: Leaf<'_>, rows: &Rows<'_>, found: &mut Truths, unusable: &mu
 fn computed_in(
     (operand, computed): (&Operand, &Computed),
     literals: &[Literal],
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     skipped: &mut Skipped,
 ) -> Result<Truths, QueryError> {
     let mut found = Truths::all(rows.range.len(), Truth::False);
@@ -314,7 +317,7 @@ const ROWS_AT_A_TIME: usize = 4_096;
 /// Calls `each` with every row's index and what the expression comes to; gives how many it failed for.
 fn each_value(
     computed: &Computed,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     mut each: impl FnMut(usize, &Option<Value>),
 ) -> Result<u64, QueryError> {
     let count = rows.range.len();
@@ -334,7 +337,7 @@ fn each_value(
 /// What an expression comes to for a part of the rows.
 fn computed_part(
     computed: &Computed,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     part: Range<usize>,
     memory: &mut Reservation<'_>,
 ) -> Result<Computation, QueryError> {
@@ -349,7 +352,7 @@ fn computed_part(
 
 fn input_of<'a>(
     operand: &Operand,
-    rows: &Rows<'a>,
+    rows: &Rows<'_, 'a>,
     part: Range<usize>,
     memory: &mut Reservation<'_>,
 ) -> Result<Input<'a>, QueryError> {
@@ -357,7 +360,7 @@ fn input_of<'a>(
         Operand::Property(name) => {
             let first = rows.range.start;
             let range = first + part.start as u32..first + part.end as u32;
-            Input::Rows(rows.properties.get(name)?, range)
+            Input::Rows(rows.columns.get(name)?, range)
         }
         Operand::Time => {
             let times = part.map(|index| rows.times.get(index));
@@ -381,9 +384,11 @@ fn input_of<'a>(
     })
 }
 
-/// Tests the values of one part; returns how many could not be used.
-fn part_leaf(
-    part: &PartView<'_>,
+/// Tests the values of one part, that of a property of the run or of the elements of a list; returns how
+/// many could not be used.
+fn part_leaf<'s>(
+    of: Option<(&Columns<'s>, &str)>,
+    part: &PartView<'s>,
     leaf: Leaf<'_>,
     range: Range<u32>,
     found: &mut Truths,
@@ -398,7 +403,7 @@ fn part_leaf(
         present.iter_mut().for_each(|row| *row -= range.start);
     }
     let values = indices.len();
-    if let Some(holds) = bulk(part, leaf, indices.clone())? {
+    if let Some(holds) = bulk(of, part, leaf, indices.clone())? {
         found.put(&holds, values, (!part.is_all()).then_some(&present));
         return Ok(0);
     }
@@ -447,8 +452,9 @@ fn part_leaf(
 
 /// What a comparison with a literal of the values' own type comes to for each value: bit `i` for the
 /// `i`-th. `None` where values must be looked at one by one.
-fn bulk(
-    part: &PartView<'_>,
+fn bulk<'s>(
+    of: Option<(&Columns<'s>, &str)>,
+    part: &PartView<'s>,
     leaf: Leaf<'_>,
     indices: Range<u32>,
 ) -> Result<Option<Vec<u64>>, Corruption> {
@@ -466,8 +472,14 @@ fn bulk(
             let Some(literal) = exact_float(literal) else {
                 return Ok(None);
             };
-            let mut values = Vec::with_capacity(count);
-            part.floats(indices, &mut values)?;
+            let values = match of {
+                Some((columns, name)) => columns.floats(name, part, indices)?,
+                None => {
+                    let mut values = Vec::with_capacity(count);
+                    part.floats(indices, &mut values)?;
+                    Rc::new(values)
+                }
+            };
             // What is no number compares with none.
             let numbers = !values.iter().fold(false, |any, value| any | value.is_nan());
             numbers.then(|| compared(&values, comparison, literal))
@@ -571,7 +583,7 @@ fn list_leaf(
     let last = list.bounds(indices.end - 1)?.end;
     let mut elements = Truths::all((last - first) as usize, Truth::Unknown);
     for part in list.elements().parts() {
-        part_leaf(part, leaf, first..last, &mut elements)?;
+        part_leaf(None, part, leaf, first..last, &mut elements)?;
     }
     for (offset, index) in indices.enumerate() {
         let bounds = list.bounds(index)?;
@@ -593,7 +605,7 @@ fn list_leaf(
 
 fn is_null(
     operand: &Operand,
-    rows: &Rows<'_>,
+    rows: &Rows<'_, '_>,
     skipped: &mut Skipped,
 ) -> Result<Truths, QueryError> {
     let mut found = Truths::all(rows.range.len(), Truth::True);
@@ -603,7 +615,7 @@ fn is_null(
             return Ok(Truths::all(rows.range.len(), Truth::False));
         }
         Operand::Property(name) => {
-            if let Some(column) = rows.properties.get(name)? {
+            if let Some(column) = rows.columns.get(name)? {
                 present_rows(&column, rows.range.clone(), &mut present);
             }
         }

@@ -34,6 +34,7 @@ mod attribution;
 mod attribution_tests;
 #[cfg(feature = "sql")]
 pub(crate) mod audience;
+mod columns;
 mod computed;
 mod control;
 mod did;

@@ -13,6 +13,7 @@ use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
 
+use super::columns::Columns;
 use super::control::{Control, QueryError};
 use super::effort;
 use super::filter::{Rows, evaluate};
@@ -145,7 +146,7 @@ pub(crate) struct MorselRows<'s> {
     pub(crate) range: Range<u32>,
 }
 
-impl RunScan<'_> {
+impl<'a> RunScan<'a> {
     /// Finds the rows of the morsel's users; `None` where there are none. `starts` is working
     /// memory of [`DENSE_STARTS`] entries.
     pub(crate) fn rows_of<'s>(
@@ -172,6 +173,20 @@ impl RunScan<'_> {
         control: &Control,
         skipped: &mut Skipped,
     ) -> Result<Vec<Verdicts>, QueryError> {
+        let columns = Columns::of(self.run)?;
+        self.evaluate_from(&columns, rows, lows, traits, control, skipped)
+    }
+
+    /// As [`RunScan::evaluate`], from columns of the run that stay open.
+    pub(crate) fn evaluate_from(
+        &self,
+        columns: &Columns<'a>,
+        rows: &Range<u32>,
+        lows: &dyn Fn() -> Vec<u16>,
+        traits: &TraitTable,
+        control: &Control,
+        skipped: &mut Skipped,
+    ) -> Result<Vec<Verdicts>, QueryError> {
         let constant = |condition: &Condition| match condition {
             Condition::Constant(Truth::True) => Some(Verdicts::All),
             Condition::Constant(_) => Some(Verdicts::None),
@@ -192,7 +207,7 @@ impl RunScan<'_> {
         };
         let seen = Rows {
             run: self.run,
-            properties: self.run.properties()?,
+            columns,
             range: rows.clone(),
             times: self.run.times(rows.clone())?,
             names,

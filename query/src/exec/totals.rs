@@ -17,14 +17,17 @@ use crate::behaviour::{Condition, Skipped, TimeRange, Truth, property};
 use crate::zone::{CalendarUnit, Zone};
 
 use super::Executor;
+use super::columns::Columns;
 use super::control::{Control, QueryError};
 use super::effort;
 use super::morsel;
 use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
-/// Rows that are read at a time.
-const STRETCH: u32 = 1 << 16;
+/// Rows that a thread takes at a time: what it opens and unpacks for them, it does once.
+const STRETCH: u32 = 1 << 18;
+/// Rows that are read at a time: what is kept of each stays in the cache.
+const PIECE: u32 = 1 << 15;
 /// Most groups of a run.
 const MOST_GROUPS: usize = 1 << 14;
 /// Most values of a column of texts without codes: of more, most are different.
@@ -447,6 +450,15 @@ struct Stretch {
     rows: Range<u32>,
 }
 
+/// Rows of a stretch that are read together.
+#[derive(Debug)]
+struct Piece<'p, 'a> {
+    scan: &'p RunScan<'a>,
+    numbering: &'p Numbering,
+    columns: &'p Columns<'a>,
+    rows: Range<u32>,
+}
+
 /// A question made ready for a snapshot.
 #[derive(Debug)]
 struct Prepared<'a, 'q> {
@@ -498,35 +510,60 @@ impl<'a, 'q> Prepared<'a, 'q> {
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         let scan = &self.scan.runs[stretch.run];
-        let numbering = &self.numberings[stretch.run];
-        if self.count_codes(stretch, own)? {
-            return Ok(());
+        let columns = Columns::of(scan.run)?;
+        for first in stretch.rows.clone().step_by(PIECE as usize) {
+            let piece = Piece {
+                scan,
+                numbering: &self.numberings[stretch.run],
+                columns: &columns,
+                rows: first..stretch.rows.end.min(first.saturating_add(PIECE)),
+            };
+            if !self.count_codes(&piece, own)? {
+                self.add_piece(&piece, own, control, skipped)?;
+            }
         }
-        let (rows, traits) = (&stretch.rows, TraitTable::default());
-        let verdicts = scan.evaluate(rows, &Vec::new, &traits, control, skipped)?;
+        Ok(())
+    }
+
+    fn add_piece(
+        &self,
+        piece: &Piece<'_, 'a>,
+        own: &mut RunTotals,
+        control: &Control,
+        skipped: &mut Skipped,
+    ) -> Result<(), QueryError> {
+        let Piece {
+            scan,
+            numbering,
+            columns,
+            rows,
+        } = piece;
+        let traits = TraitTable::default();
+        let verdicts = scan.evaluate_from(columns, rows, &Vec::new, &traits, control, skipped)?;
         if matches!(verdicts[0], Verdicts::None) {
             return Ok(());
         }
         let whole = scan.whole && matches!(verdicts[0], Verdicts::All);
         let groups = match whole && numbering.groups == 1 {
             true => None,
-            false => Some(self.groups(scan, numbering, &stretch.rows, &verdicts[0])?),
+            false => Some(self.groups(piece, &verdicts[0])?),
         };
         effort::rows(groups.as_ref().map_or(0, Vec::len));
         match &groups {
             Some(groups) => groups
                 .iter()
                 .for_each(|&group| own.events[group as usize] += 1),
-            None => own.events[0] += u64::from(stretch.rows.end - stretch.rows.start),
+            None => own.events[0] += u64::from(rows.end - rows.start),
         }
         if self.totals.times {
-            add_times(scan.run, &stretch.rows, groups.as_deref(), own)?;
+            add_times(scan.run, rows, groups.as_deref(), own)?;
         }
         for (measured, sums) in self.totals.numbers.iter().zip(&mut own.numbers) {
-            if let Some(column) = scan.run.properties()?.get(&measured.property)? {
-                effort::values(stretch.rows.len(), 1);
+            if let Some(column) = columns.get(&measured.property)? {
+                effort::values(rows.len(), 1);
                 for part in column.parts() {
-                    add_numbers(part, &stretch.rows, groups.as_deref(), sums)?;
+                    let of = (*columns, measured.property.as_str());
+                    add_numbers(of, part, rows, groups.as_deref(), sums)?;
                 }
             }
         }
@@ -535,9 +572,10 @@ impl<'a, 'q> Prepared<'a, 'q> {
 
     /// Counts by one text alone, where every row of the run counts, or every row that has the text: its codes
     /// tell, whichever rows have them. False where that is not asked.
-    fn count_codes(&self, stretch: &Stretch, own: &mut RunTotals) -> Result<bool, Corruption> {
-        let scan = &self.scan.runs[stretch.run];
-        let numbering = &self.numberings[stretch.run];
+    fn count_codes(&self, piece: &Piece<'_, 'a>, own: &mut RunTotals) -> Result<bool, Corruption> {
+        let Piece {
+            scan, numbering, ..
+        } = piece;
         let ([name], [Texts::Coded(_)]) = (&self.totals.by_properties[..], &numbering.texts[..])
         else {
             return Ok(false);
@@ -553,38 +591,37 @@ impl<'a, 'q> Prepared<'a, 'q> {
         if more || (counts_absent && !scan.whole) {
             return Ok(false);
         }
-        let column = scan.run.properties()?.get(name)?;
+        let column = piece.columns.get(name)?;
         let part = column.as_ref().and_then(|column| column.part(Kind::Text));
         let mut codes = Vec::new();
         if let Some(part) = part
             && let Some(coded) = part.coded()
         {
-            let indices = part.indices(stretch.rows.clone());
+            let indices = part.indices(piece.rows.clone());
             coded.codes(indices.clone(), &mut codes)?;
             effort::values(codes.len(), 1);
             if !scan.whole {
-                self.keep_inside(scan, stretch, part, indices, &mut codes)?;
+                self.keep_inside(piece, part, indices, &mut codes)?;
             }
         }
         add_ones(&codes, &mut own.events[1..]);
         if counts_absent {
-            own.events[0] += (stretch.rows.len() - codes.len()) as u64;
+            own.events[0] += (piece.rows.len() - codes.len()) as u64;
         }
         Ok(true)
     }
 
-    /// Keeps the codes of those values of a stretch that lie in the range.
+    /// Keeps the codes of those values of a piece that lie in the range.
     fn keep_inside(
         &self,
-        scan: &RunScan<'_>,
-        stretch: &Stretch,
+        piece: &Piece<'_, 'a>,
         part: &PartView<'_>,
         indices: Range<u32>,
         codes: &mut Vec<u32>,
     ) -> Result<(), Corruption> {
-        let times = scan.run.times(stretch.rows.clone())?;
+        let times = piece.scan.run.times(piece.rows.clone())?;
         let mut kept = 0;
-        each_present(part, &stretch.rows, indices, |place, index| {
+        each_present(part, &piece.rows, indices, |place, index| {
             codes[kept] = codes[index];
             kept += usize::from(self.totals.range.contains(times.get(place)));
         });
@@ -593,13 +630,13 @@ impl<'a, 'q> Prepared<'a, 'q> {
     }
 
     /// The group of each row; of those that do not count the one after the last.
-    fn groups(
-        &self,
-        scan: &RunScan<'_>,
-        numbering: &Numbering,
-        rows: &Range<u32>,
-        verdicts: &Verdicts,
-    ) -> Result<Vec<u32>, Corruption> {
+    fn groups(&self, piece: &Piece<'_, 'a>, verdicts: &Verdicts) -> Result<Vec<u32>, Corruption> {
+        let Piece {
+            scan,
+            numbering,
+            columns,
+            rows,
+        } = piece;
         let mut groups = vec![0; rows.len()];
         if let Some(slots) = &numbering.slots {
             let mut times = Vec::with_capacity(rows.len());
@@ -611,7 +648,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         for (name, texts) in self.totals.by_properties.iter().zip(&numbering.texts) {
             let width = texts.count() as u32 + 1;
             groups.iter_mut().for_each(|group| *group *= width);
-            let column = scan.run.properties()?.get(name)?;
+            let column = columns.get(name)?;
             if let Some(part) = column.as_ref().and_then(|column| column.part(Kind::Text)) {
                 add_codes(part, texts, rows, &mut groups)?;
             }
@@ -759,25 +796,30 @@ fn add_times(
     Ok(())
 }
 
-fn add_numbers(
-    part: &PartView<'_>,
+fn add_numbers<'a>(
+    (columns, name): (&Columns<'a>, &str),
+    part: &PartView<'a>,
     rows: &Range<u32>,
     groups: Option<&[u32]>,
     sums: &mut NumberTotals,
 ) -> Result<(), Corruption> {
     let indices = part.indices(rows.clone());
-    let (mut whole, mut floats) = (Vec::new(), Vec::new());
-    match part.kind() {
-        Kind::I64 => part.ints(indices.clone(), &mut whole)?,
-        Kind::F64 => part.floats(indices.clone(), &mut floats)?,
-        _ => return Ok(()),
-    }
-    match sums {
-        NumberTotals::Whole(sums) => add_values(part, rows, indices, &whole, groups, sums),
-        NumberTotals::Float(sums) => {
-            floats.extend(whole.into_iter().map(|value| value as f64));
-            add_values(part, rows, indices, &floats, groups, sums);
+    match (part.kind(), sums) {
+        (Kind::I64, NumberTotals::Whole(sums)) => {
+            let mut values = Vec::with_capacity(indices.len());
+            part.ints(indices.clone(), &mut values)?;
+            add_values(part, rows, indices, &values, groups, sums);
         }
+        (Kind::I64, NumberTotals::Float(sums)) => {
+            let mut values = Vec::with_capacity(indices.len());
+            part.floats(indices.clone(), &mut values)?;
+            add_values(part, rows, indices, &values, groups, sums);
+        }
+        (Kind::F64, NumberTotals::Float(sums)) => {
+            let values = columns.floats(name, part, indices.clone())?;
+            add_values(part, rows, indices, &values, groups, sums);
+        }
+        _ => {}
     }
     Ok(())
 }

@@ -136,7 +136,7 @@ impl Expression {
     ) -> Result<ArrayRef, Corruption> {
         if let Input::Rows(column, rows) = input {
             let rows = rows.start + part.start as u32..rows.start + part.end as u32;
-            return property_array(column.as_ref(), column_type, &self.zone, rows);
+            return property_array(column.as_deref(), column_type, &self.zone, rows);
         }
         let mut values = ValueColumn::new(column_type, &self.zone, part.len());
         for event in part.clone() {

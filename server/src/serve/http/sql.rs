@@ -283,44 +283,46 @@ struct Making {
 type Begun = oneshot::Sender<Result<(), Failure>>;
 
 impl Making {
-    /// Makes the answer, until it is complete, or somebody stops it, or the client hangs up.
+    /// Makes the answer, until it is complete, or somebody stops it, or the client hangs up. Whoever
+    /// hears that it ended no longer finds it listed.
     async fn run(self, statement: SqlStatement, begun: Begun) {
+        let mut begun = Some(begun);
         let metrics = &self.service.metrics;
         metrics.statements.inc();
         metrics.running.inc();
-        tokio::select! {
-            () = self.make(statement, begun) => {}
-            () = self.listed.running.stopped() => {}
-            () = self.pieces.closed() => {}
-        }
+        let made = tokio::select! {
+            made = self.make(statement, &mut begun) => made,
+            () = self.listed.running.stopped() => Ok(()),
+            () = self.pieces.closed() => Ok(()),
+        };
         metrics.running.dec();
+        drop(self.listed);
+        if let (Err(failure), Some(begun)) = (made, begun) {
+            let _gone = begun.send(Err(failure));
+        }
     }
 
-    async fn make(&self, statement: SqlStatement, begun: Begun) {
+    /// Fails where the answer did not begin.
+    async fn make(
+        &self,
+        statement: SqlStatement,
+        begun: &mut Option<Begun>,
+    ) -> Result<(), Failure> {
         let caller = self.listed.running.caller();
         let Some(_turn) = self.service.queries.turn(caller).await else {
-            return;
+            return Ok(());
         };
         let session = self.service.session_of(caller);
-        let first = match session.run(statement).await {
-            Ok(mut answer) => match answer.rows.next().await.transpose() {
-                Ok(first) => Ok((answer, first)),
-                Err(error) => Err(error),
-            },
-            Err(error) => Err(error),
-        };
-        let (answer, first) = match first {
-            Ok(first) => first,
-            Err(error) => {
-                let _gone = begun.send(Err(error.into()));
-                return;
-            }
-        };
-        let _gone = begun.send(Ok(()));
+        let mut answer = session.run(statement).await?;
+        let first = answer.rows.next().await.transpose()?;
+        if let Some(begun) = begun.take() {
+            let _gone = begun.send(Ok(()));
+        }
         match self.send_all(answer, first).await {
             Ok(()) => self.complete.store(true, Ordering::Release),
             Err(error) => tracing::debug!(%error, "an answer broke off"),
         }
+        Ok(())
     }
 
     async fn send_all(
