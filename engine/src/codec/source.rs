@@ -107,7 +107,7 @@ impl<'a> Lookup<'a> {
     fn prepare(&self, lookups: u32) -> Result<(), Corruption> {
         let asked = self.asked.get().saturating_add(lookups);
         self.asked.set(asked);
-        if self.unpacked.get().is_none() && asked > self.stored.count() / 4 {
+        if self.unpacked.get().is_none() && asked > self.stored.count() / 8 {
             let mut words = Vec::new();
             self.stored.words(0..self.stored.count(), &mut words)?;
             self.unpacked.get_or_init(|| words);
@@ -277,6 +277,14 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// The table of distinct numbers that the values are stored through, if they are.
+    pub(super) fn table(&self) -> Option<&Table<'a>> {
+        match self {
+            Self::Table(table) => Some(table),
+            _ => None,
+        }
+    }
+
     /// The codes inside, where values have indices among `dictionary` distinct ones, or among
     /// those of a table.
     pub(super) fn into_codes(self, dictionary: Option<u32>) -> Option<(Numbers<'a>, u32)> {
@@ -285,6 +293,27 @@ impl<'a> Source<'a> {
             (Self::Table(table), None) => Some((table.codes, table.values.stored.count())),
             _ => None,
         }
+    }
+}
+
+impl Table<'_> {
+    /// Appends all distinct numbers, ascending.
+    pub(super) fn values(&self, out: &mut Vec<u64>) -> Result<(), Corruption> {
+        let stored = &self.values.stored;
+        stored.words(0..stored.count(), out)
+    }
+
+    /// Appends the index of each value of a range among the distinct ones.
+    pub(super) fn codes(&self, indices: Range<u32>, out: &mut Vec<u32>) -> Result<(), Corruption> {
+        let first = out.len();
+        out.reserve(indices.len());
+        let codes = |code| out.push(code as u32);
+        self.codes.for_each(indices, codes)?;
+        let greatest = out[first..].iter().copied().max();
+        if greatest.is_some_and(|greatest| greatest >= self.values.stored.count()) {
+            return Err(self.values.beyond());
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,8 @@ const TEXT_BYTES: usize = 64;
 pub(super) struct HeldColumn<'a> {
     run: NameRun<'a>,
     property: String,
-    /// The number of each code, where the values are texts.
+    /// The number of each code, where the values are texts or whole numbers stored as codes: unpacked here
+    /// once, and not for every morsel.
     numbers: Vec<i64>,
 }
 
@@ -78,12 +79,13 @@ struct Texts {
     bytes: usize,
 }
 
-/// The number of each code of texts; none for whole numbers, and `None` for other values.
+/// The number of each code; none for whole numbers as they are, and `None` for other values.
 fn numbers_of(part: &PartView<'_>, texts: &mut Texts) -> Result<Option<Vec<i64>>, Corruption> {
     if part.kind() == Kind::I64 {
         // The least number there is stands for none.
         let tells = !matches!(part.bounds(), Bounds::Ints { min: NO_VALUE, .. });
-        return Ok(tells.then(Vec::new));
+        let table = part.table()?.unwrap_or_default();
+        return Ok(tells.then_some(table));
     }
     let Some(coded) = part.coded() else {
         return Ok(None);
@@ -121,14 +123,13 @@ impl HeldColumn<'_> {
             return Ok(());
         };
         let indices = part.indices(rows.clone());
+        let mut codes = Vec::new();
         match part.coded() {
-            None => part.ints(indices.clone(), out)?,
-            Some(coded) => {
-                let mut codes = Vec::new();
-                coded.codes(indices.clone(), &mut codes)?;
-                out.extend(codes.iter().map(|&code| self.numbers[code as usize]));
-            }
+            None if self.numbers.is_empty() => part.ints(indices.clone(), out)?,
+            None => part.table_codes(indices.clone(), &mut codes)?,
+            Some(coded) => coded.codes(indices.clone(), &mut codes)?,
         }
+        out.extend(codes.iter().map(|&code| self.numbers[code as usize]));
         if indices.len() < rows.len() {
             let mut present = Vec::new();
             part.fill_rows(indices, &mut present);
