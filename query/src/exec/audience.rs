@@ -189,7 +189,7 @@ impl<'a> Prepared<'a> {
             let column = source.run.properties()?.get(&audience.property)?;
             span.take(column.as_ref());
             let column = Column::new(source.run, &audience.property, &mut texts)?;
-            numbers_len += column.numbers.len();
+            numbers_len += column.numbers.len() + 2 * column.table.len();
             memory.at_least(texts.byte_len() + numbers_len * size_of::<u32>())?;
             columns.push(column);
         }
@@ -237,6 +237,8 @@ struct Column<'a> {
     property: String,
     /// The number of each code's text, or of each text where there are no codes.
     numbers: Vec<u32>,
+    /// The whole numbers that the values are stored through: unpacked here once, and not for every morsel.
+    table: Vec<i64>,
 }
 
 /// The values that are no nulls, where there are any.
@@ -249,9 +251,11 @@ fn values_of<'c, 'a>(column: Option<&'c ColumnView<'a>>) -> Vec<&'c PartView<'a>
 impl<'a> Column<'a> {
     fn new(run: NameRun<'a>, property: &str, texts: &mut Interner) -> Result<Self, Corruption> {
         let column = run.properties()?.get(property)?;
-        let mut numbers = Vec::new();
+        let (mut numbers, mut table) = (Vec::new(), Vec::new());
         for part in values_of(column.as_ref()) {
-            if let Some(coded) = part.coded() {
+            if part.kind() == Kind::I64 {
+                table = part.table()?.unwrap_or_default();
+            } else if let Some(coded) = part.coded() {
                 for code in 0..coded.len() {
                     numbers.push(texts.number(coded.value(code)?));
                 }
@@ -263,6 +267,7 @@ impl<'a> Column<'a> {
             run,
             property: property.to_owned(),
             numbers,
+            table,
         })
     }
 
@@ -285,8 +290,11 @@ impl<'a> Column<'a> {
         for part in values_of(column.as_ref()) {
             let indices = part.indices(rows.clone());
             codes.clear();
-            if part.kind() == Kind::I64 {
-                ints.clear();
+            ints.clear();
+            if part.kind() == Kind::I64 && !self.table.is_empty() {
+                part.table_codes(indices.clone(), codes)?;
+                ints.extend(codes.iter().map(|&code| self.table[code as usize]));
+            } else if part.kind() == Kind::I64 {
                 part.ints(indices.clone(), ints)?;
             } else if let Some(coded) = part.coded() {
                 coded.codes(indices.clone(), codes)?;
