@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # Each is a module of `harness` with ABOUT, add_arguments(parser) and run(options).
-COMMANDS = ("compare", "scale", "cost", "ingest", "service")
+COMMANDS = ("compare", "scale", "cost", "ingest", "kernels", "service")
 
 
 def main():

@@ -1,16 +1,19 @@
 //! The innermost loops, each alone: users of two names met as words, rows of users from run
-//! lengths, and the three searches of a three-step funnel. `cargo bench -p pugmark-benches`.
+//! lengths, numbers of a column, ordinals of ids, and the three searches of a three-step funnel.
+//! `cargo bench -p pugmark-benches` takes their time; `benches/run.py kernels` counts their instructions.
 
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hint::black_box;
 use std::ops::Range;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pugmark_engine::batch::IdColumn;
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use pugmark_engine::batch::{IdColumn, Kind};
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::UserStarts;
-use pugmark_engine::{Snapshot, Store};
+use pugmark_engine::codec::PartView;
+use pugmark_engine::segment::{NameRun, UserStarts};
+use pugmark_engine::{Corruption, Snapshot, Store};
 use pugmark_query::kernel::{
     Bounds, FunnelPlan, FunnelScratch, Lane, LaneBounds, LaneScratch, Link, StepEvents, UserEvents,
     find_chain, match_funnel, search,
@@ -22,6 +25,26 @@ use pugmark_query::{Funnel, days};
 const EVENTS: u64 = 1_000_000;
 
 const STEPS: [&str; 3] = ["view", "cart", "purchase"];
+
+/// Ids that are looked up.
+const IDS: u32 = 4_096;
+
+/// Numbers that are read of a column.
+const NUMBERS: u32 = 65_536;
+
+/// Runs a kernel, never as a part of its caller: the instructions in here are counted.
+#[inline(never)]
+fn counted<T>(kernel: impl FnOnce() -> T) -> T {
+    black_box(kernel())
+}
+
+/// Says how many elements each kernel of a group goes through: for a rate of time, and, in words, for
+/// who counts instructions.
+#[expect(clippy::print_stderr, reason = "the harness reads it")]
+fn elements(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, elements: u64) {
+    group.throughput(Throughput::Elements(elements));
+    eprintln!("elements of {name}: {elements}");
+}
 
 /// One user's events of the steps, for all searches.
 #[derive(Default)]
@@ -100,28 +123,105 @@ fn segments(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let (views, carts) = (views.ok_or("no views")?, carts.ok_or("no carts")?);
     let (viewers, collectors) = (views.users()?, carts.users()?);
 
-    let mut group = criterion.benchmark_group("a container of 65 536 users");
-    group.throughput(Throughput::Elements(viewers.cardinality()));
+    let name = "a container of 65 536 users";
+    let mut group = criterion.benchmark_group(name);
+    elements(&mut group, name, viewers.cardinality());
     let mut words = Words::new();
     group.bench_function("users of one name and another", |bencher| {
         bencher.iter(|| {
-            words.clear();
-            viewers.or_into(0, &mut words);
-            collectors.and_into(0, &mut words);
-            black_box(words.len())
+            counted(|| {
+                words.clear();
+                viewers.or_into(0, &mut words);
+                collectors.and_into(0, &mut words);
+                words.len()
+            })
         });
     });
     let mut found = UserStarts::default();
     group.bench_function("users and their rows", |bencher| {
-        bencher.iter(|| {
-            views
-                .user_starts(0, 0..1 << 16, black_box(&mut found))
-                .is_ok()
-        });
+        bencher.iter(|| counted(|| views.user_starts(0, 0..1 << 16, &mut found).is_ok()));
     });
     let mut starts = vec![0; 65_537];
     group.bench_function("rows of each user", |bencher| {
-        bencher.iter(|| views.row_starts(0, black_box(&mut starts)).is_ok());
+        bencher.iter(|| counted(|| views.row_starts(0, &mut starts).is_ok()));
+    });
+    group.finish();
+    columns(criterion, views)?;
+    ids(criterion, &snapshot)
+}
+
+/// A column that is stored as it is, one through a table, and one that follows from that.
+fn columns(criterion: &mut Criterion, run: NameRun<'_>) -> Result<(), Box<dyn Error>> {
+    let properties = run.properties()?;
+    for (property, kind) in [
+        ("platform", Kind::Text),
+        ("product_id", Kind::I64),
+        ("price", Kind::F64),
+    ] {
+        let column = properties.get(property)?;
+        let part = column.as_ref().and_then(|column| column.part(kind));
+        if !part.is_some_and(PartView::is_all) {
+            return Err(format!("views without a {property}").into());
+        }
+    }
+    let name = "a column's numbers, opened and read";
+    let mut group = criterion.benchmark_group(name);
+    let rows = 0..NUMBERS.min(run.rows());
+    elements(&mut group, name, rows.len() as u64);
+    let mut codes = Vec::new();
+    group.bench_function("codes of platforms", |bencher| {
+        bencher.iter(|| {
+            counted(|| -> Result<(), Corruption> {
+                codes.clear();
+                let column = run.properties()?.get("platform")?;
+                let part = column.as_ref().and_then(|column| column.part(Kind::Text));
+                let coded = part.and_then(PartView::coded);
+                coded.map_or(Ok(()), |coded| coded.codes(rows.clone(), &mut codes))
+            })
+        });
+    });
+    let (mut whole, mut floats) = (Vec::new(), Vec::new());
+    group.bench_function("products", |bencher| {
+        bencher.iter(|| {
+            counted(|| -> Result<(), Corruption> {
+                whole.clear();
+                let column = run.properties()?.get("product_id")?;
+                let part = column.as_ref().and_then(|column| column.part(Kind::I64));
+                part.map_or(Ok(()), |part| part.ints(rows.clone(), &mut whole))
+            })
+        });
+    });
+    group.bench_function("prices", |bencher| {
+        bencher.iter(|| {
+            counted(|| -> Result<(), Corruption> {
+                floats.clear();
+                let column = run.properties()?.get("price")?;
+                let part = column.as_ref().and_then(|column| column.part(Kind::F64));
+                part.map_or(Ok(()), |part| part.floats(rows.clone(), &mut floats))
+            })
+        });
+    });
+    group.finish();
+    Ok(())
+}
+
+fn ids(criterion: &mut Criterion, snapshot: &Snapshot) -> Result<(), Box<dyn Error>> {
+    let dictionary = snapshot.dictionary();
+    let step = (dictionary.len() / IDS).max(1);
+    let mut ids = Vec::new();
+    for ordinal in (0..dictionary.len()).step_by(step as usize) {
+        ids.extend(dictionary.id(ordinal)?);
+    }
+    let name = "the dictionary of ids";
+    let mut group = criterion.benchmark_group(name);
+    elements(&mut group, name, ids.len() as u64);
+    group.bench_function("ordinals of ids, one by one", |bencher| {
+        bencher.iter(|| {
+            counted(|| {
+                let found = ids.iter().map(|id| dictionary.find(id.key()));
+                found.filter(|found| matches!(found, Ok(Some(_)))).count()
+            })
+        });
     });
     group.finish();
     Ok(())
@@ -131,8 +231,9 @@ fn matchers(criterion: &mut Criterion) {
     let users = users();
     let funnel = Funnel::new(STEPS).within(days(1));
     let events = users.iter().map(|user| user.times.len() as u64).sum();
-    let mut group = criterion.benchmark_group("view, cart, purchase within a day");
-    group.throughput(Throughput::Elements(events));
+    let name = "view, cart, purchase within a day";
+    let mut group = criterion.benchmark_group(name);
+    elements(&mut group, name, events);
     let bounds = Bounds {
         first: i64::MIN,
         last: i64::MAX,
@@ -142,40 +243,45 @@ fn matchers(criterion: &mut Criterion) {
     let mut chain = Vec::new();
     group.bench_function("each step's times", |bencher| {
         bencher.iter(|| {
-            let mut levels = 0;
-            for user in &users {
-                let mut lists = Lists(&user.lists);
-                for level in (1..=3).rev() {
-                    chain.clear();
-                    chain.resize(level, Link::default());
-                    if find_chain(&mut lists, 0, &bounds, &mut chain, &|| false) == Ok(true) {
-                        levels += level;
-                        break;
+            counted(|| {
+                let mut levels = 0;
+                for user in &users {
+                    let mut lists = Lists(&user.lists);
+                    for level in (1..=3).rev() {
+                        chain.clear();
+                        chain.resize(level, Link::default());
+                        if find_chain(&mut lists, 0, &bounds, &mut chain, &|| false) == Ok(true) {
+                            levels += level;
+                            break;
+                        }
                     }
                 }
-            }
-            black_box(levels)
+                levels
+            })
         });
     });
     let (offsets, rows) = lanes(&users);
     let mut scratch = LaneScratch::default();
     group.bench_function("many users at once", |bencher| {
-        bencher.iter(|| black_box(levels_of(&offsets, &rows, &mut scratch)));
+        bencher.iter(|| counted(|| levels_of(&offsets, &rows, &mut scratch)));
     });
     let (plan, mut scratch) = (FunnelPlan::new(&funnel), FunnelScratch::default());
     group.bench_function("events in order", |bencher| {
         bencher.iter(|| {
-            let mut levels = 0;
-            for user in &users {
-                let events = UserEvents {
-                    times: &user.times,
-                    steps: &user.steps,
-                    ..UserEvents::default()
-                };
-                let emit = |outcome: pugmark_query::kernel::Outcome<'_>| levels += outcome.level;
-                let _ends = match_funnel(&plan, &events, &mut scratch, &|| false, emit);
-            }
-            black_box(levels)
+            counted(|| {
+                let mut levels = 0;
+                for user in &users {
+                    let events = UserEvents {
+                        times: &user.times,
+                        steps: &user.steps,
+                        ..UserEvents::default()
+                    };
+                    let emit =
+                        |outcome: pugmark_query::kernel::Outcome<'_>| levels += outcome.level;
+                    let _ends = match_funnel(&plan, &events, &mut scratch, &|| false, emit);
+                }
+                levels
+            })
         });
     });
     group.finish();

@@ -43,7 +43,9 @@ def publish(out, name, marks):
         shutil.copyfile(out / chart, plots / chart)
     text = text.replace("](", "](plots/")
     begin, end = f"<!-- {marks} -->\n", f"<!-- end of {marks} -->"
-    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    if begin not in (page := PAGE.read_text(encoding="utf-8")):
+        raise SystemExit(f"{PAGE} has no place for the {marks}; what was found is in {out}")
+    before, rest = page.split(begin)
     _, after = rest.split(end)
     PAGE.write_text(f"{before}{begin}\n{text}{end}{after}", encoding="utf-8")
 

@@ -68,7 +68,7 @@ def run(options):
     figures["marks"] = _marks(figures)
     figures["machine"]["load_after"] = load()
     _draw(options.out, figures)
-    report.finish(options, "scale", figures, _markdown(figures), "scale figures")
+    report.finish(options, "scale", figures, _markdown(figures), f"figures of {sizes[-1]} events")
 
 
 def _store(options, size):
@@ -221,13 +221,18 @@ def _draw(out, figures):
     labels = [f"{one['name']}, {one['through']}" for one in questions]
     ratios = {f"{size:,} events": [one["ratios"].get(size) for one in questions]
               for size in sizes[1:]}
-    plots.bars(out / "scale-ratios.svg", "times as long, of so many times the events",
+    plots.bars(out / f"{_chart(figures, 'ratios')}.svg", "times as long, of so many times the events",
                [plots.Panel("ratio", labels, ratios, RATIO_SLACK * sizes[-1] / sizes[0])])
     times = {one["name"]: [(size, side["seconds"]) for size, side in one["sizes"].items()
                            if "seconds" in side]
              for one in questions if one["through"] == "SQL"}
-    plots.lines(out / "scale-times.svg", "the statements, by size of the store", "events", times,
+    plots.lines(out / f"{_chart(figures, 'times')}.svg", "the statements, by size of the store", "events", times,
                 log_x=True, ticks=sizes)
+
+
+def _chart(figures, what):
+    """A chart's name: reports of other sizes lie beside it."""
+    return f"scale-{figures['sizes'][-1]}-{what}"
 
 
 def _markdown(figures):
@@ -240,7 +245,7 @@ def _markdown(figures):
     parts = [head, _cache_line(figures),
              report.table(["mark", "wanted", "found", ""], marks, range(4)),
              _questions_table(figures), _unfinished(figures), _stores_table(figures),
-             report.link("scale-ratios"), report.link("scale-times")]
+             report.link(_chart(figures, "ratios")), report.link(_chart(figures, "times"))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 

@@ -1,6 +1,6 @@
 //! Sequences of numbers, read in place: any index at once, ranges block by block.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -41,10 +41,10 @@ struct Head {
     greatest: u64,
 }
 
-/// All numbers of a sequence, ready to be read at random.
+/// The blocks of a sequence that is read at random, each opened when it is first met.
 #[derive(Debug)]
 pub(super) struct OpenedBlocks<'a> {
-    blocks: Vec<Open<'a>>,
+    blocks: Vec<OnceCell<Open<'a>>>,
     /// Numbers in each but the last, and their logarithm where they are a power of two.
     size: u32,
     shift: Option<u32>,
@@ -196,22 +196,38 @@ impl<'a> Numbers<'a> {
         self.for_each(indices, |word| out.push(word))
     }
 
-    /// Opens all blocks.
-    pub(super) fn open_all(&self) -> Result<OpenedBlocks<'a>, Corruption> {
+    /// The blocks, none of them open.
+    pub(super) fn at_random(&self) -> OpenedBlocks<'a> {
+        let opened = |open: Open<'a>| (vec![OnceCell::from(open)], u32::MAX);
         let (blocks, size) = match &self.layout {
-            Layout::Constant(word) => (vec![Open::constant(*word)], u32::MAX),
-            Layout::Inline(open, _) => (vec![open.clone()], u32::MAX),
+            Layout::Constant(word) => opened(Open::constant(*word)),
+            Layout::Inline(open, _) => opened(open.clone()),
             Layout::Blocks { .. } => {
-                let blocks = (0..self.blocks()).map(|block| self.read_block(block));
-                (blocks.collect::<Result<_, _>>()?, self.block_values)
+                let blocks = (0..self.blocks()).map(|_| OnceCell::new());
+                (blocks.collect(), self.block_values)
             }
         };
         let shift = size.is_power_of_two().then(|| size.trailing_zeros());
-        Ok(OpenedBlocks {
+        OpenedBlocks {
             blocks,
             size,
             shift,
-        })
+        }
+    }
+
+    /// As [`Numbers::at`], through blocks that stay open.
+    #[inline]
+    pub(super) fn at_from(&self, opened: &OpenedBlocks<'a>, index: u32) -> Result<u64, Corruption> {
+        let block = match opened.shift {
+            Some(shift) => index >> shift,
+            None => index / opened.size,
+        };
+        let (cell, offset) = (&opened.blocks[block as usize], index - block * opened.size);
+        if let Some(open) = cell.get() {
+            return Ok(open.at(offset as usize));
+        }
+        let open = self.read_block(block)?;
+        Ok(cell.get_or_init(|| open).at(offset as usize))
     }
 
     /// Opens a block, and remembers it.
@@ -287,18 +303,6 @@ impl Head {
     fn payload_len(&self, count: u32) -> usize {
         let head = if self.form & FLAG_DIVISOR == 0 { 0 } else { 8 };
         head + bits::packed_len(count as usize, self.width.min(64))
-    }
-}
-
-impl OpenedBlocks<'_> {
-    /// The word at `index`. Panics where it is out of range.
-    #[inline]
-    pub(super) fn at(&self, index: u32) -> u64 {
-        let block = match self.shift {
-            Some(shift) => index >> shift,
-            None => index / self.size,
-        };
-        self.blocks[block as usize].at((index - block * self.size) as usize)
     }
 }
 

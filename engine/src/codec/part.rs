@@ -17,7 +17,7 @@ use super::numbers::{Access, Repr};
 use super::numbers_read::Numbers;
 use super::rows::RowSet;
 use super::sink::Origin;
-use super::source::{Context, Determinant, Source};
+use super::source::{Context, Determinant, Source, Table};
 use super::strings::Strings;
 use crate::batch::Kind;
 use crate::error::Corruption;
@@ -455,18 +455,21 @@ impl<'a> PartView<'a> {
         }
     }
 
-    /// The distinct whole numbers, ascending, where the values are stored as indices among them. Cost: each
-    /// is unpacked, in about a nanosecond.
+    /// How many distinct whole numbers there are, where the values are stored as indices among them.
+    pub fn table_len(&self) -> Option<u32> {
+        self.int_table().map(Table::len)
+    }
+
+    /// The distinct whole numbers, ascending. Panics where [`PartView::table_len`] tells none. Cost: each is
+    /// unpacked, in about a nanosecond.
     ///
     /// # Errors
     /// Where a block that holds them is damaged.
-    pub fn table(&self) -> Result<Option<Vec<i64>>, Corruption> {
-        let Some(table) = self.int_table() else {
-            return Ok(None);
-        };
-        let mut words = Vec::new();
+    pub fn table(&self) -> Result<Vec<i64>, Corruption> {
+        let table = self.asked_table();
+        let mut words = Vec::with_capacity(table.len() as usize);
         table.values(&mut words)?;
-        Ok(Some(bytemuck::cast_vec(words)))
+        Ok(bytemuck::cast_vec(words))
     }
 
     /// Appends the indices of values among those of [`PartView::table`], all of them within it. Panics where
@@ -475,11 +478,18 @@ impl<'a> PartView<'a> {
     /// # Errors
     /// Where a block that holds them is damaged.
     pub fn table_codes(&self, indices: Range<u32>, out: &mut Vec<u32>) -> Result<(), Corruption> {
-        let table = self.int_table();
-        table.expect("the part has a table").codes(indices, out)
+        let table = self.asked_table();
+        table.codes(indices, out)
     }
 
-    fn int_table(&self) -> Option<&super::source::Table<'a>> {
+    fn asked_table(&self) -> &Table<'a> {
+        match self.int_table() {
+            Some(table) => table,
+            None => panic!("a table is asked of a part without one"),
+        }
+    }
+
+    fn int_table(&self) -> Option<&Table<'a>> {
         match &self.data {
             Data::Numbers(source) if self.kind != Kind::F64 => source.table(),
             _ => None,

@@ -87,7 +87,7 @@ pub(super) struct Determinant<'a> {
 struct Lookup<'a> {
     origin: Origin<'a>,
     stored: Numbers<'a>,
-    opened: OnceCell<OpenedBlocks<'a>>,
+    blocks: OnceCell<OpenedBlocks<'a>>,
     unpacked: OnceCell<Vec<u64>>,
     asked: Cell<u32>,
 }
@@ -97,7 +97,7 @@ impl<'a> Lookup<'a> {
         Self {
             origin,
             stored,
-            opened: OnceCell::new(),
+            blocks: OnceCell::new(),
             unpacked: OnceCell::new(),
             asked: Cell::new(0),
         }
@@ -115,9 +115,8 @@ impl<'a> Lookup<'a> {
         Ok(())
     }
 
-    /// Appends those of many codes.
+    /// Appends those of many codes, which were announced.
     fn words(&self, codes: &[u64], out: &mut Vec<u64>) -> Result<(), Corruption> {
-        self.prepare(codes.len() as u32)?;
         let greatest = codes.iter().copied().max().unwrap_or_default();
         if !codes.is_empty() && greatest >= u64::from(self.stored.count()) {
             return Err(self.beyond());
@@ -125,8 +124,9 @@ impl<'a> Lookup<'a> {
         match self.unpacked.get() {
             Some(words) => out.extend(codes.iter().map(|&code| words[code as usize])),
             None => {
-                let opened = self.opened()?;
-                out.extend(codes.iter().map(|&code| opened.at(code as u32)));
+                for &code in codes {
+                    out.push(self.in_place(code as u32)?);
+                }
             }
         }
         Ok(())
@@ -142,15 +142,14 @@ impl<'a> Lookup<'a> {
         if code >= u64::from(self.stored.count()) {
             return Err(self.beyond());
         }
-        Ok(self.opened()?.at(code as u32))
+        self.prepare(1)?;
+        self.in_place(code as u32)
     }
 
-    fn opened(&self) -> Result<&OpenedBlocks<'a>, Corruption> {
-        if let Some(opened) = self.opened.get() {
-            return Ok(opened);
-        }
-        let opened = self.stored.open_all()?;
-        Ok(self.opened.get_or_init(|| opened))
+    #[inline]
+    fn in_place(&self, code: u32) -> Result<u64, Corruption> {
+        let blocks = self.blocks.get_or_init(|| self.stored.at_random());
+        self.stored.at_from(blocks, code)
     }
 
     #[cold]
@@ -226,6 +225,7 @@ impl<'a> Source<'a> {
         match self {
             Self::Direct(numbers) => numbers.words(indices, out),
             Self::Table(table) => {
+                table.values.prepare(indices.len() as u32)?;
                 let mut codes = Vec::with_capacity(indices.len().min(CHUNK as usize));
                 for chunk in chunks(indices) {
                     codes.clear();
@@ -297,6 +297,11 @@ impl<'a> Source<'a> {
 }
 
 impl Table<'_> {
+    /// How many distinct numbers there are.
+    pub(super) fn len(&self) -> u32 {
+        self.values.stored.count()
+    }
+
     /// Appends all distinct numbers, ascending.
     pub(super) fn values(&self, out: &mut Vec<u64>) -> Result<(), Corruption> {
         let stored = &self.values.stored;
@@ -305,15 +310,16 @@ impl Table<'_> {
 
     /// Appends the index of each value of a range among the distinct ones.
     pub(super) fn codes(&self, indices: Range<u32>, out: &mut Vec<u32>) -> Result<(), Corruption> {
-        let first = out.len();
+        let (some, mut greatest) = (!indices.is_empty(), 0);
         out.reserve(indices.len());
-        let codes = |code| out.push(code as u32);
-        self.codes.for_each(indices, codes)?;
-        let greatest = out[first..].iter().copied().max();
-        if greatest.is_some_and(|greatest| greatest >= self.values.stored.count()) {
-            return Err(self.values.beyond());
+        self.codes.for_each(indices, |code| {
+            greatest = greatest.max(code);
+            out.push(code as u32);
+        })?;
+        match some && greatest >= u64::from(self.values.stored.count()) {
+            true => Err(self.values.beyond()),
+            false => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -376,6 +382,7 @@ impl<'a> Dependent<'a> {
 
     /// Appends the words of a range.
     fn words(&self, indices: Range<u32>, out: &mut Vec<u64>) -> Result<(), Corruption> {
+        self.map.prepare(indices.len() as u32)?;
         let (mut codes, mut rows) = (Vec::new(), Vec::new());
         let (mut wrong, mut right) = (Vec::new(), Vec::new());
         for chunk in chunks(indices) {

@@ -419,9 +419,35 @@ fn touch(column: &ColumnView<'_>) {
         if let Some(text) = part.coded() {
             let _ = text.code_of("b");
         }
+        let indices = part.indices(0..rows);
+        match part.kind() {
+            Kind::I64 | Kind::Timestamp => {
+                let _ = part.ints(indices.clone(), &mut Vec::new());
+                let _ = part.floats(indices.clone(), &mut Vec::new());
+            }
+            Kind::F64 => {
+                let _ = part.floats(indices.clone(), &mut Vec::new());
+            }
+            _ => {}
+        }
+        if part.table_len().is_some() {
+            touch_table(part, indices);
+        }
         if let Some(list) = part.list() {
             touch(list.elements());
         }
+    }
+}
+
+/// Codes are within the table, and stand for the values, where nothing is noticed.
+fn touch_table(part: &PartView<'_>, indices: std::ops::Range<u32>) {
+    let (mut codes, mut values) = (Vec::new(), Vec::new());
+    let (Ok(table), Ok(())) = (part.table(), part.table_codes(indices.clone(), &mut codes)) else {
+        return;
+    };
+    if part.ints(indices, &mut values).is_ok() {
+        let found: Vec<i64> = codes.iter().map(|&code| table[code as usize]).collect();
+        assert_eq!(found, values);
     }
 }
 

@@ -15,6 +15,7 @@ use pugmark_engine::{Corruption, Snapshot};
 use crate::behaviour::{Condition, Skipped, TimeRange};
 
 use super::Executor;
+use super::columns::table_of;
 use super::control::{Control, QueryError};
 use super::digits;
 use super::effort;
@@ -139,8 +140,9 @@ impl Executor {
         audience: &Audience,
     ) -> Result<(Vec<AudienceRow>, Skipped), QueryError> {
         let control = Control::start(self.options());
-        let mut memory = control.reservation();
-        let prepared = Prepared::new(audience, self.snapshot(), &mut memory)?;
+        let (mut memory, mut tables) = (control.reservation(), control.reservation());
+        let of = self.snapshot();
+        let prepared = Prepared::new(audience, of, (&mut memory, &mut tables))?;
         let mut containers = BTreeMap::new();
         prepared.scan.count_rows(&mut containers, true)?;
         let morsels = morsel::cut(&containers, self.options().morsel_rows);
@@ -179,7 +181,7 @@ impl<'a> Prepared<'a> {
     fn new(
         audience: &Audience,
         snapshot: &'a Snapshot,
-        memory: &mut Reservation<'_>,
+        (memory, tables): (&mut Reservation<'_>, &mut Reservation<'_>),
     ) -> Result<Self, QueryError> {
         let scan = audience.scan(snapshot);
         let (mut span, mut texts) = (Span::default(), Interner::default());
@@ -188,8 +190,8 @@ impl<'a> Prepared<'a> {
         for source in &scan.runs {
             let column = source.run.properties()?.get(&audience.property)?;
             span.take(column.as_ref());
-            let column = Column::new(source.run, &audience.property, &mut texts)?;
-            numbers_len += column.numbers.len() + 2 * column.table.len();
+            let column = Column::new(source.run, &audience.property, &mut texts, tables)?;
+            numbers_len += column.numbers.len();
             memory.at_least(texts.byte_len() + numbers_len * size_of::<u32>())?;
             columns.push(column);
         }
@@ -249,12 +251,17 @@ fn values_of<'c, 'a>(column: Option<&'c ColumnView<'a>>) -> Vec<&'c PartView<'a>
 }
 
 impl<'a> Column<'a> {
-    fn new(run: NameRun<'a>, property: &str, texts: &mut Interner) -> Result<Self, Corruption> {
+    fn new(
+        run: NameRun<'a>,
+        property: &str,
+        texts: &mut Interner,
+        tables: &mut Reservation<'_>,
+    ) -> Result<Self, Corruption> {
         let column = run.properties()?.get(property)?;
         let (mut numbers, mut table) = (Vec::new(), Vec::new());
         for part in values_of(column.as_ref()) {
             if part.kind() == Kind::I64 {
-                table = part.table()?.unwrap_or_default();
+                table = table_of(part, tables)?;
             } else if let Some(coded) = part.coded() {
                 for code in 0..coded.len() {
                     numbers.push(texts.number(coded.value(code)?));

@@ -188,6 +188,50 @@ proptest! {
     }
 }
 
+/// Few different numbers, far apart, are stored as codes: chains hold what the codes stand for.
+#[test]
+fn numbers_stored_through_a_table_hold_alike() {
+    let mut seed = 7_u64;
+    let mut next = |below: u64| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (seed >> 33) % below
+    };
+    let mut model = ModelStore::new();
+    for time in 0..9_000 {
+        let (name, value) = (["a", "b", "c"][next(3) as usize], next(60) as i64);
+        let event = model.event(next(200) as u32, time, name);
+        // Not all events of the later steps hold something.
+        if name == "a" || next(11) > 0 {
+            let _event = event.property("k", value * 1_000_003 + value % 7);
+        }
+    }
+    let model = arranged(&model, 1);
+    let store = stored(&model, &[]);
+    store.flush().unwrap();
+    store.compact().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    for name in ["a", "b"] {
+        let run = snapshot.event_segments()[0].run(name).unwrap();
+        let column = run.properties().unwrap().get("k").unwrap().unwrap();
+        assert!(column.parts()[0].table_len().is_some());
+    }
+    for threads in [1, 3] {
+        let executor = Executor::new(snapshot.clone()).with_options(super::tests::options(
+            10_000,
+            threads,
+            1 << 18,
+        ));
+        for within in [4_000, 9_000] {
+            let funnel = Funnel::new(["a", "b", "c"])
+                .holding("k")
+                .within(micros(within));
+            let judged = model.funnel(&funnel, executor.as_of()).unwrap();
+            assert!(judged.rows.iter().all(|row| row.users > 0));
+            compare(&model, &executor, &funnel).unwrap();
+        }
+    }
+}
+
 /// A store in which the budget, cancelling and deadlines have something to stop.
 fn crowd() -> Store {
     let mut model = ModelStore::new();

@@ -11,6 +11,7 @@ use pugmark_engine::segment::NameRun;
 
 use crate::kernel::NO_VALUE;
 
+use super::columns::table_of;
 use super::control::QueryError;
 use super::memory::Reservation;
 use super::steps::StepRun;
@@ -50,14 +51,16 @@ pub(super) fn columns<'a>(
             [] if of.step > 0 => Vec::new(),
             [part] if of.step > 0 || part.is_all() => {
                 kinds.push(part.kind());
-                match numbers_of(part, &mut texts)? {
+                match numbers_of(part, &mut texts, memory)? {
                     Some(numbers) => numbers,
                     None => return Ok(None),
                 }
             }
             _ => return Ok(None),
         };
-        numbers_len += numbers.len();
+        if parts.iter().all(|part| part.kind() != Kind::I64) {
+            numbers_len += numbers.len();
+        }
         columns.push(HeldColumn {
             run: of.run,
             property: property.to_owned(),
@@ -80,12 +83,17 @@ struct Texts {
 }
 
 /// The number of each code; none for whole numbers as they are, and `None` for other values.
-fn numbers_of(part: &PartView<'_>, texts: &mut Texts) -> Result<Option<Vec<i64>>, Corruption> {
+fn numbers_of(
+    part: &PartView<'_>,
+    texts: &mut Texts,
+    memory: &mut Reservation<'_>,
+) -> Result<Option<Vec<i64>>, Corruption> {
     if part.kind() == Kind::I64 {
         // The least number there is stands for none.
-        let tells = !matches!(part.bounds(), Bounds::Ints { min: NO_VALUE, .. });
-        let table = part.table()?.unwrap_or_default();
-        return Ok(tells.then_some(table));
+        return match part.bounds() {
+            Bounds::Ints { min: NO_VALUE, .. } => Ok(None),
+            _ => table_of(part, memory).map(Some),
+        };
     }
     let Some(coded) = part.coded() else {
         return Ok(None);

@@ -97,6 +97,11 @@ impl MemoryBudget {
 }
 
 impl Reservation<'_> {
+    /// What it has reserved.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Reserves `bytes` more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), QueryError> {
         self.budget.take(bytes)?;

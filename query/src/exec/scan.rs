@@ -173,7 +173,7 @@ impl<'a> RunScan<'a> {
         control: &Control,
         skipped: &mut Skipped,
     ) -> Result<Vec<Verdicts>, QueryError> {
-        let columns = Columns::of(self.run)?;
+        let columns = Columns::of(self.run);
         self.evaluate_from(&columns, rows, lows, traits, control, skipped)
     }
 

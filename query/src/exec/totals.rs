@@ -24,10 +24,12 @@ use super::morsel;
 use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
-/// Rows that a thread takes at a time: what it opens and unpacks for them, it does once.
-const STRETCH: u32 = 1 << 18;
+/// Most rows that a thread takes at a time: what it opens and unpacks for them, it does once.
+const STRETCH: u32 = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 /// Rows that are read at a time: what is kept of each stays in the cache.
-const PIECE: u32 = 1 << 15;
+const PIECE: u32 = if cfg!(test) { 1 << 6 } else { 1 << 15 };
+/// Where there are rows enough each thread finds so many stretches, so that none waits long for the others.
+const STRETCHES_OF_A_THREAD: usize = 8;
 /// Most groups of a run.
 const MOST_GROUPS: usize = 1 << 14;
 /// Most values of a column of texts without codes: of more, most are different.
@@ -489,12 +491,21 @@ impl<'a, 'q> Prepared<'a, 'q> {
         }))
     }
 
-    fn stretches(&self) -> Vec<Stretch> {
+    /// Stretches for so many threads, several for each where there are rows enough.
+    fn stretches(&self, threads: usize) -> Vec<Stretch> {
+        let rows: u64 = self
+            .scan
+            .runs
+            .iter()
+            .map(|scan| u64::from(scan.run.rows()))
+            .sum();
+        let share = rows / (threads.max(1) * STRETCHES_OF_A_THREAD) as u64;
+        let length = share.clamp(PIECE.into(), STRETCH.into()) as u32 / PIECE * PIECE;
         let mut stretches = Vec::new();
         for (run, scan) in self.scan.runs.iter().enumerate() {
             let rows = scan.run.rows();
-            for start in (0..rows).step_by(STRETCH as usize) {
-                let rows = start..rows.min(start.saturating_add(STRETCH));
+            for start in (0..rows).step_by(length as usize) {
+                let rows = start..rows.min(start.saturating_add(length));
                 stretches.push(Stretch { run, rows });
             }
         }
@@ -510,7 +521,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
         let scan = &self.scan.runs[stretch.run];
-        let columns = Columns::of(scan.run)?;
+        let columns = Columns::of(scan.run);
         for first in stretch.rows.clone().step_by(PIECE as usize) {
             let piece = Piece {
                 scan,
@@ -518,6 +529,7 @@ impl<'a, 'q> Prepared<'a, 'q> {
                 columns: &columns,
                 rows: first..stretch.rows.end.min(first.saturating_add(PIECE)),
             };
+            control.check()?;
             if !self.count_codes(&piece, own)? {
                 self.add_piece(&piece, own, control, skipped)?;
             }
@@ -869,7 +881,7 @@ impl Executor {
         };
         let begin = || (HashMap::new(), control.reservation(), Skipped::default());
         let states = morsel::run(
-            &prepared.stretches(),
+            &prepared.stretches(self.threads()),
             self.threads(),
             &control,
             begin,

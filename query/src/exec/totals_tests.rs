@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use pugmark_engine::batch::Kind;
 use pugmark_engine::time::MICROS_PER_DAY;
 use pugmark_engine::{BatchBuilder, Clock, Options, Store, Value};
 
 use super::audience::{Audience, AudienceRow, AudienceValue};
+use super::columns::table_of;
+use super::control::Control;
 use super::totals::{Measured, NumberTotal, Sum, TotalRow, Totals};
 use super::uniques::Uniques;
 use super::{Executor, QueryOptions};
@@ -289,6 +292,51 @@ fn totals_and_users_equal_a_plain_count() {
             }
         }
     }
+}
+
+/// Few different numbers, far apart, are stored as codes, which are counted without being unpacked each time.
+#[test]
+fn numbers_stored_through_a_table_count_alike() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::builder(directory.path()).open().unwrap();
+    let numbered = |number: u32| Event {
+        user: number % 37,
+        time: i64::from(number) * 60_000_000,
+        name: ["view", "cart"][number as usize % 2],
+        platform: None,
+        pieces: (!number.is_multiple_of(3))
+            .then(|| i64::from(number * number % 97 * 10_007 + number % 2)),
+        price: None,
+    };
+    let events: Vec<Event> = (0..4_000).map(numbered).collect();
+    append(&store, &events);
+    store.flush().unwrap();
+    store.compact().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let segment = &snapshot.event_segments()[0];
+    let properties = segment.run("view").unwrap().properties().unwrap();
+    let pieces = properties.get("pieces").unwrap().unwrap();
+    assert!(pieces.part(Kind::I64).unwrap().table_len().is_some());
+    let executor = Executor::new(snapshot.clone());
+    for totals in questions() {
+        check(&executor, &totals, &events);
+    }
+    // Where there is no room for tables, values are read as they are.
+    let control = Control::start(executor.options());
+    let mut full = control.reservation();
+    full.grow(executor.options().memory_bytes).unwrap();
+    let part = pieces.part(Kind::I64).unwrap();
+    assert!(
+        table_of(part, &mut control.reservation())
+            .unwrap()
+            .is_empty()
+    );
+    drop(full);
+    assert!(
+        !table_of(part, &mut control.reservation())
+            .unwrap()
+            .is_empty()
+    );
 }
 
 /// Texts of which many are different have no codes, so other ways must count them.

@@ -107,10 +107,10 @@ async fn on_statements<T: Send + 'static>(
 }
 
 /// Counts a statement as one that runs until it is dropped.
-struct Counted(Arc<Service>);
+pub(super) struct Counted(Arc<Service>);
 
 impl Counted {
-    fn new(service: &Arc<Service>) -> Self {
+    pub(super) fn new(service: &Arc<Service>) -> Self {
         service.metrics.statements.inc();
         service.metrics.running.inc();
         Self(Arc::clone(service))

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value as Json, json};
 use tokio::sync::{mpsc, oneshot};
 
+use super::super::answering::Counted;
 use super::super::keys::Scope;
 use super::super::queries::{Listed, NotListed};
 use super::super::service::Service;
@@ -287,16 +288,13 @@ impl Making {
     /// hears that it ended no longer finds it listed.
     async fn run(self, statement: SqlStatement, begun: Begun) {
         let mut begun = Some(begun);
-        let metrics = &self.service.metrics;
-        metrics.statements.inc();
-        metrics.running.inc();
+        let counted = Counted::new(&self.service);
         let made = tokio::select! {
             made = self.make(statement, &mut begun) => made,
             () = self.listed.running.stopped() => Ok(()),
             () = self.pieces.closed() => Ok(()),
         };
-        metrics.running.dec();
-        drop(self.listed);
+        drop((counted, self.listed));
         if let (Err(failure), Some(begun)) = (made, begun) {
             let _gone = begun.send(Err(failure));
         }
