@@ -299,14 +299,16 @@ fn totals_and_users_equal_a_plain_count() {
 fn numbers_stored_through_a_table_count_alike() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::builder(directory.path()).open().unwrap();
-    let numbered = |number: u32| Event {
-        user: number % 37,
-        time: i64::from(number) * 60_000_000,
-        name: ["view", "cart"][number as usize % 2],
-        platform: None,
-        pieces: (!number.is_multiple_of(3))
-            .then(|| i64::from(number * number % 97 * 10_007 + number % 2)),
-        price: None,
+    let numbered = |number: u32| {
+        let piece = i64::from(number * number % 97);
+        Event {
+            user: number % 37,
+            time: i64::from(number) * 60_000_000,
+            name: ["view", "cart"][number as usize % 2],
+            platform: None,
+            pieces: (!number.is_multiple_of(3)).then_some(piece * 10_007 + piece % 7),
+            price: None,
+        }
     };
     let events: Vec<Event> = (0..4_000).map(numbered).collect();
     append(&store, &events);

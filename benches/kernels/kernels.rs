@@ -1,6 +1,6 @@
 //! The innermost loops, each alone: users of two names met as words, rows of users from run
 //! lengths, numbers of a column, ordinals of ids, and the three searches of a three-step funnel.
-//! `cargo bench -p pugmark-benches` takes their time; `benches/run.py kernels` counts their instructions.
+//! `cargo bench -p pugmark-kernels` takes their time; `benches/run.py kernels` counts their instructions.
 
 use std::collections::BTreeMap;
 use std::error::Error;
