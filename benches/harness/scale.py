@@ -221,13 +221,14 @@ def _draw(out, figures):
     labels = [f"{one['name']}, {one['through']}" for one in questions]
     ratios = {f"{size:,} events": [one["ratios"].get(size) for one in questions]
               for size in sizes[1:]}
-    plots.bars(out / f"{_chart(figures, 'ratios')}.svg", "times as long, of so many times the events",
+    plots.bars(out / f"{_chart(figures, 'ratios')}.svg",
+               "times as long, of so many times the events",
                [plots.Panel("ratio", labels, ratios, RATIO_SLACK * sizes[-1] / sizes[0])])
     times = {one["name"]: [(size, side["seconds"]) for size, side in one["sizes"].items()
                            if "seconds" in side]
              for one in questions if one["through"] == "SQL"}
-    plots.lines(out / f"{_chart(figures, 'times')}.svg", "the statements, by size of the store", "events", times,
-                log_x=True, ticks=sizes)
+    plots.lines(out / f"{_chart(figures, 'times')}.svg",
+                "the statements, by size of the store", "events", times, log_x=True, ticks=sizes)
 
 
 def _chart(figures, what):

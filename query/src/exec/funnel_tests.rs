@@ -198,8 +198,15 @@ fn numbers_stored_through_a_table_hold_alike() {
     };
     let mut model = ModelStore::new();
     for time in 0..9_000 {
-        let (name, value) = (["a", "b", "c"][next(3) as usize], next(60) as i64);
-        let event = model.event(next(200) as u32, time, name);
+        let (step, user) = (next(3), next(2_000));
+        let name = ["a", "b", "c"][step as usize];
+        // Some values are those of one name only, so that equal codes are not equal values. Users have few
+        // events: who has many goes the general way.
+        let value = match next(5) {
+            0 if step > 0 => -1 - next(7 * step) as i64,
+            _ => (user % 40) as i64,
+        };
+        let event = model.event(user as u32, time, name);
         // Not all events of the later steps hold something.
         if name == "a" || next(11) > 0 {
             let _event = event.property("k", value * 1_000_003 + value % 7);

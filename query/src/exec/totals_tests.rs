@@ -307,7 +307,8 @@ fn numbers_stored_through_a_table_count_alike() {
             name: ["view", "cart"][number as usize % 2],
             platform: None,
             pieces: (!number.is_multiple_of(3)).then_some(piece * 10_007 + piece % 7),
-            price: None,
+            // In every row: as many in each piece.
+            price: Some(f64::from(number % 400) / 4.0),
         }
     };
     let events: Vec<Event> = (0..4_000).map(numbered).collect();
