@@ -1,14 +1,12 @@
 //! The questions about behaviour, as the query crate's plans. Each has its twins in
 //! `benches/harness/sql/`; the harness refuses to report where the answers differ.
 
-use std::fmt::Write;
-
-use pugmark_engine::{Snapshot, UserKey, Value as Property};
+use pugmark_engine::{Snapshot, Value as Property};
 use pugmark_query::behaviour::{AttributionResult, ByKey, FunnelResult, RetentionResult};
 use pugmark_query::{
     Attribution, CalendarUnit, Condition, Did, Executor, Funnel, PathPer, Paths, PathsResult,
-    QueryOptions, Retention, Segment, Sessions, Trail, TrailRow, days, did, event, minutes, not,
-    property,
+    QueryOptions, Retention, Segment, Sessions, Trail, TrailRow, UserIds, days, did, event,
+    minutes, not, property,
 };
 use serde_json::{Map, Value, json};
 
@@ -57,36 +55,13 @@ pub(crate) enum Question {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Count(u64),
-    Ids(IdTexts),
+    Ids(UserIds),
     Steps(FunnelResult),
     StepsByPlatform(FunnelResult),
     Retention(RetentionResult),
     Paths(PathsResult),
     Attribution(AttributionResult),
     Trail(Vec<TrailRow>),
-}
-
-/// Ids as text, in one allocation: as a backend would write them into a file or a message.
-#[derive(Debug, Default)]
-pub(crate) struct IdTexts {
-    text: String,
-    /// Where each id ends.
-    ends: Vec<usize>,
-}
-
-impl IdTexts {
-    fn push(&mut self, id: UserKey<'_>) {
-        // Writing to memory does not fail.
-        let _ = write!(self.text, "{id}");
-        self.ends.push(self.text.len());
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &str> {
-        let starts = std::iter::once(&0).chain(&self.ends);
-        starts
-            .zip(&self.ends)
-            .map(|(&start, &end)| &self.text[start..end])
-    }
 }
 
 impl Question {
@@ -140,13 +115,7 @@ impl Question {
             Self::AbandonedCart => count(abandoned_cart())?,
             Self::CountsAndProperties => count(counts_and_properties())?,
             Self::Sleepers => count(not(did("email_open").last(days(90))))?,
-            Self::ExportIds => {
-                let mut ids = IdTexts::default();
-                executor
-                    .users(abandoned_cart())?
-                    .for_each_id(|id| ids.push(id))?;
-                Answer::Ids(ids)
-            }
+            Self::ExportIds => Answer::Ids(executor.users(abandoned_cart())?.ids()?),
             Self::Funnel3 => Answer::Steps(steps(bought())?),
             Self::Funnel5ByPlatform => {
                 Answer::StepsByPlatform(by_platform(five().within(days(1)).last(days(30)))?)

@@ -45,7 +45,8 @@ pub use behaviour::{
 };
 pub use error::{Invalid, ZoneError};
 pub use exec::{
-    CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions, Touched, UserSet,
+    CancelToken, Effort, Executor, MemoryBudget, QueryError, QueryOptions, Touched, UserIds,
+    UserSet,
 };
 pub use zone::{Bucket, CalendarUnit, Zone};
 

@@ -18,6 +18,9 @@ const NONE: u32 = u32::MAX;
 /// Below this many times the picked rows, a table over all rows of a source is worth building.
 const TABLE_FACTOR: usize = 8;
 
+/// Picks that are looked up together.
+const PICKS_AT_ONCE: usize = 1 << 10;
+
 /// Where a value lies: the source and the index among its part's values.
 type Found = (u32, u32);
 
@@ -205,6 +208,11 @@ impl<'a> Picks<'a> {
     /// Asks for each pick whether its row has a value.
     fn look_up(&self, locators: &[Locator<'_>]) -> (Vec<u32>, Vec<Found>) {
         let (mut present, mut found) = (Vec::new(), Vec::new());
+        let bits: Option<Vec<&[(u64, u32)]>> = locators.iter().map(Locator::bits).collect();
+        if let Some(bits) = bits {
+            self.look_up_bits(&bits, &mut present, &mut found);
+            return (present, found);
+        }
         for (position, &(source, row)) in (0u32..).zip(self.picks) {
             if let Some(index) = locators[source as usize].index_of(row) {
                 present.push(position);
@@ -212,6 +220,29 @@ impl<'a> Picks<'a> {
             }
         }
         (present, found)
+    }
+
+    /// The same, where bits tell. They lie anywhere in memory, and which are set nobody can foresee: each pick
+    /// is written and mostly overwritten, so that nothing waits for one.
+    fn look_up_bits(&self, bits: &[&[(u64, u32)]], present: &mut Vec<u32>, found: &mut Vec<Found>) {
+        let mut some = [(0, (0, 0)); PICKS_AT_ONCE];
+        for (picks, first) in self
+            .picks
+            .chunks(PICKS_AT_ONCE)
+            .zip((0u32..).step_by(PICKS_AT_ONCE))
+        {
+            let mut count = 0;
+            for (&(source, row), position) in picks.iter().zip(first..) {
+                let word = bits[source as usize].get(row as usize / 64);
+                let (word, before) = word.copied().unwrap_or_default();
+                let bit = 1u64 << (row % 64);
+                let index = before + (word & (bit - 1)).count_ones();
+                some[count % PICKS_AT_ONCE] = (position, (source, index));
+                count += usize::from(word & bit != 0);
+            }
+            present.extend(some[..count].iter().map(|&(position, _)| position));
+            found.extend(some[..count].iter().map(|&(_, found)| found));
+        }
     }
 
     /// The inverse of the picks; none where a row is picked twice, or the picks are so few of
@@ -317,6 +348,15 @@ impl<'a> Locator<'a> {
             before += word.count_ones();
         }
         Self::Bits(bits)
+    }
+
+    /// The bits that tell of every row, where they do.
+    fn bits(&self) -> Option<&[(u64, u32)]> {
+        match self {
+            Self::Missing => Some(&[]),
+            Self::Bits(bits) => Some(bits),
+            Self::All | Self::Search(_) => None,
+        }
     }
 
     fn index_of(&self, row: u32) -> Option<u32> {
@@ -454,20 +494,25 @@ fn pick_texts(sources: &[Option<&Values>], found: &[Found]) -> TextColumn {
     let several = texts.iter().flatten().count() > 1;
     let mut known: HashMap<&str, u32> = HashMap::new();
     let mut values = StringTable::default();
-    let mut codes = Vec::with_capacity(found.len());
-    for &(source, index) in found {
+    let slices: Vec<&[u32]> = texts
+        .iter()
+        .map(|text| text.map_or(&[][..], |text| &text.codes))
+        .collect();
+    // The codes lie anywhere in memory. Nothing waits for one of them before they are all asked for.
+    let mut codes = pick_slices(&slices, found);
+    for (code, &(source, _)) in codes.iter_mut().zip(found) {
         let Some(text) = texts[source as usize] else {
             continue;
         };
-        let code = text.codes[index as usize];
-        codes.push(remaps[source as usize].get_or(code, || {
-            let entry = text.values.get(code as usize);
+        let old = *code;
+        *code = remaps[source as usize].get_or(old, || {
+            let entry = text.values.get(old as usize);
             if several {
                 *known.entry(entry).or_insert_with(|| values.push(entry))
             } else {
                 values.push(entry)
             }
-        }));
+        });
     }
     TextColumn { codes, values }
 }

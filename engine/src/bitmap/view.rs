@@ -634,14 +634,19 @@ impl<'a> ContainerView<'a> {
     pub fn or_into(&self, words: &mut Words) {
         match self.values {
             Stored::Array(lows) => {
-                // Neighbours fall into the same word and wait for each other; halves do not.
-                let (left, right) = lows.split_at(lows.len() / 2);
-                for (&one, &other) in left.iter().zip(right) {
-                    words.insert(u16::from_le_bytes(one));
-                    words.insert(u16::from_le_bytes(other));
+                // Neighbours fall into the same word and wait for each other; quarters do not.
+                let quarter = lows.len() / 4;
+                let (first, rest) = lows.split_at(quarter);
+                let (second, rest) = rest.split_at(quarter);
+                let (third, rest) = rest.split_at(quarter);
+                let (fourth, last) = rest.split_at(quarter);
+                for (((&a, &b), &c), &d) in first.iter().zip(second).zip(third).zip(fourth) {
+                    for bytes in [a, b, c, d] {
+                        words.insert(u16::from_le_bytes(bytes));
+                    }
                 }
-                if let Some(&last) = lows.last() {
-                    words.insert(u16::from_le_bytes(last));
+                for &bytes in last {
+                    words.insert(u16::from_le_bytes(bytes));
                 }
             }
             Stored::Bits(stored) => zip(words, stored, |word, stored| *word |= stored),

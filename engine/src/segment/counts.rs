@@ -263,14 +263,14 @@ fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
 /// Finds the rows of users in ascending order, decoding each group once and only if asked for.
 pub(super) struct GroupCursor<'a> {
     groups: Groups<'a>,
-    /// The group unpacked last, by its place, and its smallest count.
+    /// The group unpacked last, by its place, and the first row of its first user.
     place: Option<usize>,
-    least: u32,
-    /// How far the counts are above the smallest.
-    above: [u32; GROUP_USERS],
-    /// The user of the group asked for last, and its first row.
-    user: usize,
     row: u32,
+    /// Its smallest count, and how far the counts are above it.
+    least: u32,
+    above: [u32; GROUP_USERS],
+    /// From the second question about a group on: the first row of each of its users, and the end of the last one's.
+    starts: Option<[u32; GROUP_USERS + 1]>,
 }
 
 impl<'a> GroupCursor<'a> {
@@ -287,10 +287,10 @@ impl<'a> GroupCursor<'a> {
         Ok(Self {
             groups: Groups::open(sealed, index, group(users.start)..group(users.end - 1) + 1)?,
             place: None,
+            row: 0,
             least: 0,
             above: [0; GROUP_USERS],
-            user: 0,
-            row: 0,
+            starts: None,
         })
     }
 
@@ -301,19 +301,28 @@ impl<'a> GroupCursor<'a> {
         let place = group
             .checked_sub(self.groups.groups.start)
             .ok_or_else(wrong)? as usize;
-        if self.place != Some(place) {
-            self.place = None;
-            let (rows, least) = self.groups.unpack_group(place, &mut self.above)?;
-            (self.row, self.least) = (rows.start, least);
-            (self.place, self.user) = (Some(place), 0);
-        }
         let user = user as usize % GROUP_USERS;
         if user >= self.groups.users(place) {
             return Err(wrong());
         }
-        let between = self.above.get(self.user..user).ok_or_else(wrong)?;
-        self.row += between.iter().sum::<u32>() + self.least * between.len() as u32;
-        self.user = user;
-        Ok(self.row..self.row + self.least + self.above[user])
+        if self.place != Some(place) {
+            self.place = None;
+            let (rows, least) = self.groups.unpack_group(place, &mut self.above)?;
+            (self.row, self.least, self.starts) = (rows.start, least, None);
+            self.place = Some(place);
+            let before: u32 = self.above[..user].iter().sum();
+            let start = self.row + before + least * user as u32;
+            return Ok(start..start + least + self.above[user]);
+        }
+        let starts = self.starts.get_or_insert_with(|| {
+            let (mut starts, mut row) = ([self.row; GROUP_USERS + 1], self.row);
+            for (next, above) in starts[1..].iter_mut().zip(&self.above) {
+                // Behind the last user of a short group there is nothing of meaning.
+                row = row.wrapping_add(self.least.wrapping_add(*above));
+                *next = row;
+            }
+            starts
+        });
+        Ok(starts[user]..starts[user + 1])
     }
 }

@@ -89,26 +89,35 @@ pub(super) enum End {
 }
 
 impl<'a> Active<'_, 'a> {
-    /// Of each of `users`, ascending lower halves, the first or the last event in `range` that
-    /// satisfies the condition of this number.
+    /// Of each of `users`, ascending lower halves, the first or the last event that satisfies the
+    /// condition of this number, `within` the user's range.
     pub(super) fn events(
         &self,
         condition: usize,
         users: &[u16],
-        range: TimeRange,
+        within: impl Fn(u16) -> TimeRange,
         end: End,
     ) -> Result<Vec<Option<Place<'a>>>, Corruption> {
         let mut found = vec![None; users.len()];
+        let mut lows = Vec::with_capacity(users.len());
         for &(segment, run) in &self.activities[condition].runs {
             let rows = run.container_rows(self.key)?;
-            if rows.is_empty() || run.max_time() < range.first || range.last < run.min_time() {
+            let reaches = |low: &u16| {
+                let range = within(*low);
+                range.first <= run.max_time() && run.min_time() <= range.last
+            };
+            lows.clear();
+            if !rows.is_empty() {
+                lows.extend(users.iter().copied().filter(reaches));
+            }
+            if lows.is_empty() {
                 continue;
             }
-            effort::rows(users.len());
+            effort::rows(lows.len());
             let times = run.times(rows.clone())?;
-            let mut asked: Vec<(usize, Range<usize>)> = Vec::with_capacity(users.len());
+            let mut asked: Vec<(usize, Range<usize>)> = Vec::with_capacity(lows.len());
             let mut next = 0;
-            run.rows_of_users(self.key, users, |low, own| {
+            run.rows_of_users(self.key, &lows, |low, own| {
                 while users[next] < low {
                     next += 1;
                 }
@@ -126,6 +135,7 @@ impl<'a> Active<'_, 'a> {
             });
             let outermost: Vec<i64> = outermost.collect();
             for ((user, own), outermost) in asked.into_iter().zip(outermost) {
+                let range = within(users[user]);
                 if let Some(index) = index_at(&times, own, outermost, range, end) {
                     let place = Place {
                         time: times.get(index),

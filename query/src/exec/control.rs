@@ -105,6 +105,14 @@ pub struct QueryOptions {
     pub morsel_rows: u64,
 }
 
+impl QueryOptions {
+    /// How many threads a query may use.
+    pub(crate) fn threads(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        self.threads.unwrap_or_else(all)
+    }
+}
+
 impl Default for QueryOptions {
     fn default() -> Self {
         Self {

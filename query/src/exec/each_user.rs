@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pugmark_engine::bitmap::Words;
 use pugmark_engine::{Corruption, Value};
-use roaring::RoaringBitmap;
 
 use crate::behaviour::{
     Condition, Notices, Operand, Reads as OperandReads, Segment, Skipped, TimeRange, Truth,
@@ -296,20 +295,7 @@ impl Executor {
     ) -> Result<UserSet, QueryError> {
         let (sums, notices) = self.each_user(reads, &Chosen { begin, keep })?;
         let ordinals = sums.into_iter().flat_map(|(_, chosen)| chosen);
-        Ok(UserSet {
-            ordinals: ordinals.collect(),
-            notices,
-            ..self.nobody()
-        })
-    }
-
-    /// The empty set.
-    pub(super) fn nobody(&self) -> UserSet {
-        UserSet {
-            snapshot: self.snapshot().clone(),
-            ordinals: RoaringBitmap::new(),
-            notices: Notices::default(),
-        }
+        Ok(self.user_set(ordinals.collect(), notices))
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use pugmark_engine::bitmap::Words;
+use roaring::RoaringBitmap;
 
 use crate::behaviour::{
     Lifecycle, LifecycleResult, LifecycleRow, LifecycleStatus, Notices, TimeRange,
@@ -185,7 +186,7 @@ impl Executor {
                     has
                 },
             ),
-            _ => Ok(self.nobody()),
+            _ => Ok(self.user_set(RoaringBitmap::new(), Notices::default())),
         }
     }
 

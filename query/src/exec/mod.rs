@@ -13,7 +13,7 @@
 //! each_user questions that look at one user's events after the other; user_times: at times alone
 //! sessions  sessions, by their gaps                   paths    paths from their anchors
 //! affinity  baskets, then their pairs                 trail    one user's events
-//! intern    texts as numbers
+//! intern    texts as numbers                      user_set the users found, and their ids
 //! attribution, experiment, rfm
 //!           folds over users
 //! funnel    gathered events through the matcher
@@ -36,7 +36,7 @@ mod attribution_tests;
 pub(crate) mod audience;
 mod columns;
 mod computed;
-mod control;
+pub(crate) mod control;
 mod did;
 mod digits;
 mod each_user;
@@ -83,6 +83,7 @@ mod trail;
 mod traits;
 #[cfg(feature = "sql")]
 pub(crate) mod uniques;
+mod user_set;
 mod user_times;
 mod users;
 mod values;
@@ -94,14 +95,13 @@ use pugmark_engine::Snapshot;
 #[cfg(feature = "sql")]
 use pugmark_engine::bitmap::CONTAINER_BITS;
 use pugmark_engine::bitmap::{self, BitmapBuilder};
-use pugmark_engine::{ReadError, UserKey};
-use roaring::RoaringBitmap;
 
 use crate::behaviour::{Notices, Segment, Skipped};
 
 pub use control::{CancelToken, QueryError, QueryOptions};
 pub use effort::{Effort, Touched};
 pub use memory::MemoryBudget;
+pub use user_set::{UserIds, UserSet};
 
 use control::Control;
 use users::PreparedUsers;
@@ -130,14 +130,6 @@ pub struct Executor {
     options: QueryOptions,
     /// The upper halves of the ordinals that a trail of every user is made of.
     containers: RangeInclusive<u16>,
-}
-
-/// A set of users, with what is worth remarking on how it was found.
-#[derive(Clone, Debug)]
-pub struct UserSet {
-    snapshot: Snapshot,
-    ordinals: RoaringBitmap,
-    notices: Notices,
 }
 
 impl Executor {
@@ -196,13 +188,12 @@ impl Executor {
         self.options.as_of.unwrap_or(self.snapshot.taken_at())
     }
 
-    fn options(&self) -> &QueryOptions {
+    pub(crate) fn options(&self) -> &QueryOptions {
         &self.options
     }
 
     fn threads(&self) -> usize {
-        let all = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        self.options.threads.unwrap_or_else(all)
+        self.options.threads()
     }
 
     /// How many users are in a segment. Cheaper than [`Executor::users`], as no set is made.
@@ -243,11 +234,7 @@ impl Executor {
                 builder.push_words(*key, words);
             }
         }
-        Ok(UserSet {
-            snapshot: self.snapshot.clone(),
-            ordinals: builder.into_roaring(),
-            notices: Notices { skipped },
-        })
+        Ok(self.user_set(builder.into_roaring(), Notices { skipped }))
     }
 
     /// Runs a segment over all morsels; `merge` adds each morsel's users to its thread's result.
@@ -280,46 +267,5 @@ impl Executor {
             results.push(result);
         }
         Ok((results, skipped))
-    }
-}
-
-impl UserSet {
-    /// How many users.
-    pub fn len(&self) -> u64 {
-        self.ordinals.len()
-    }
-
-    /// True where there is none.
-    pub fn is_empty(&self) -> bool {
-        self.ordinals.is_empty()
-    }
-
-    /// The users' ordinals.
-    pub fn ordinals(&self) -> &RoaringBitmap {
-        &self.ordinals
-    }
-
-    /// Remarks on how the set was found.
-    pub fn notices(&self) -> &Notices {
-        &self.notices
-    }
-
-    /// Calls `each` with every user's id, by ordinal, without holding them all.
-    ///
-    /// # Errors
-    /// Where the dictionary's files are damaged; some ids were given by then.
-    pub fn for_each_id(&self, mut each: impl FnMut(UserKey<'_>)) -> Result<(), ReadError> {
-        let dictionary = self.snapshot.dictionary();
-        dictionary.with_ids(self.ordinals.iter(), |_, key| each(key))
-    }
-
-    /// The ids as text, by ordinal. Holds all of them; see [`UserSet::for_each_id`].
-    ///
-    /// # Errors
-    /// Where the dictionary's files are damaged.
-    pub fn ids(&self) -> Result<Vec<String>, ReadError> {
-        let mut ids = Vec::new();
-        self.for_each_id(|key| ids.push(key.text().into_owned()))?;
-        Ok(ids)
     }
 }

@@ -20,28 +20,21 @@ impl Executor {
     pub fn sessions(&self, sessions: &Sessions) -> Result<SessionsResult, QueryError> {
         sessions.validate()?;
         let control = Control::start(self.options());
-        let span = self.span_of(sessions);
-        let begin = || (Vec::new(), Cutting::new(sessions, span, &control));
-        let (parts, notices) = self.times_of_users(
+        let (mut parts, notices) = self.collect_sessions(
+            sessions,
             &control,
-            &self.reads(sessions),
-            begin,
-            |user, times, (rows, cutting): &mut (Vec<SessionRow>, Cutting<'_>)| {
-                let before = rows.len();
-                cutting.cut(times, |session| {
-                    rows.push(SessionRow {
-                        user,
-                        session: (rows.len() - before) as u64 + 1,
-                        started: session.started,
-                        ended: session.ended,
-                        events: session.events,
-                    });
+            |rows: &mut Vec<SessionRow>, user, number, session| {
+                rows.push(SessionRow {
+                    user,
+                    session: number,
+                    started: session.started,
+                    ended: session.ended,
+                    events: session.events,
                 });
-                cutting.reserve(rows.capacity() * size_of::<SessionRow>())
             },
+            |rows| rows.capacity() * size_of::<SessionRow>(),
         )?;
         let mut whole = control.reservation();
-        let mut parts: Vec<Vec<SessionRow>> = parts.into_iter().map(|(rows, _)| rows).collect();
         let count: usize = parts.iter().map(Vec::len).sum();
         // Once in order, and half as much while they are brought into it.
         whole.grow(count * size_of::<SessionRow>() * 3 / 2)?;
@@ -52,6 +45,36 @@ impl Executor {
         // already costs this way of sorting next to nothing.
         rows.sort_by_key(|row: &SessionRow| row.user);
         Ok(SessionsResult { rows, notices })
+    }
+
+    /// Calls `push` with each session, its user and its number, on any thread: a user's sessions come
+    /// together and in order. Gives what the threads hold, which takes `byte_len` bytes.
+    ///
+    /// # Errors
+    /// See [`QueryError`].
+    pub(crate) fn collect_sessions<S: Default + Send>(
+        &self,
+        sessions: &Sessions,
+        control: &Control,
+        push: impl Fn(&mut S, u32, u64, Session) + Sync,
+        byte_len: impl Fn(&S) -> usize + Sync,
+    ) -> Result<(Vec<S>, Notices), QueryError> {
+        let span = self.span_of(sessions);
+        let begin = || (S::default(), Cutting::new(sessions, span, control));
+        let (states, notices) = self.times_of_users(
+            control,
+            &self.reads(sessions),
+            begin,
+            |user, times, (held, cutting): &mut (S, Cutting<'_>)| {
+                let mut number = 0;
+                cutting.cut(times, |session| {
+                    number += 1;
+                    push(held, user, number, session);
+                });
+                cutting.reserve(byte_len(held))
+            },
+        )?;
+        Ok((states.into_iter().map(|(held, _)| held).collect(), notices))
     }
 
     /// How many sessions there are: the rows of [`Executor::sessions`], none of which is made.

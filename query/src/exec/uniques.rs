@@ -77,7 +77,7 @@ impl Executor {
         scan.count_rows(&mut containers, true)?;
         let morsels = morsel::cut(&containers, u64::MAX);
         let mut days_memory = control.reservation();
-        let by_name = by_name(uniques, &scan, &control, &mut days_memory)?;
+        let named = by_name(uniques, &scan, &control, &mut days_memory)?;
         let begin = || (BTreeMap::new(), Counting::default(), control.reservation());
         let states = morsel::run(
             &morsels,
@@ -85,30 +85,29 @@ impl Executor {
             &control,
             begin,
             |(counted, counting, memory), morsel| {
-                for (name, runs) in &by_name {
+                for (place, named) in named.values().enumerate() {
                     control.check()?;
-                    for run in runs {
-                        counting.run(uniques, run, morsel, &control)?;
-                        memory.at_least(counting.sets.len() * (CONTAINER_BITS / 8))?;
-                    }
-                    for (number, users) in std::mem::take(&mut counting.sets) {
-                        *counted.entry((*name, number)).or_insert(0) += u64::from(users.len());
-                    }
+                    let count = |number, users: u32| {
+                        *counted.entry((place, number)).or_insert(0) += u64::from(users);
+                    };
+                    counting.users(uniques, named, morsel, &control, memory, count)?;
                 }
                 Ok(())
             },
         )?;
+        let names: Vec<_> = named.keys().copied().collect();
         let mut whole = UsersBy::new();
         let mut skipped = Skipped::default();
         for (counted, counting, _) in states {
             skipped.merge(&counting.skipped);
-            for ((name, number), users) in counted {
+            for ((place, number), users) in counted {
                 let period = match uniques.by_period {
                     Some(unit) => Zone::UTC.numbered(unit, number).start,
                     None => 0,
                 };
                 if users > 0 {
-                    *whole.entry((name.to_owned(), period)).or_default() += users;
+                    let name = names[place].to_owned();
+                    *whole.entry((name, period)).or_default() += users;
                 }
             }
         }
@@ -116,42 +115,40 @@ impl Executor {
     }
 }
 
-/// The runs whose users are counted together.
+/// The runs whose users are counted together, and how.
+#[derive(Default)]
+struct Named<'s, 'a> {
+    /// The bitmaps of each period, by its number, each with its run.
+    periods: BTreeMap<i64, Vec<(NameRun<'a>, DayUsers<'a>)>>,
+    /// The runs whose rows are looked at.
+    rows: Vec<&'s RunScan<'a>>,
+}
+
 fn by_name<'s, 'a>(
     uniques: &Uniques,
     scan: &'s Scan<'a>,
     control: &Control,
     memory: &mut Reservation<'_>,
-) -> Result<BTreeMap<&'a str, Vec<Run<'s, 'a>>>, QueryError> {
-    let mut by_name: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+) -> Result<BTreeMap<&'a str, Named<'s, 'a>>, QueryError> {
+    let mut by_name: BTreeMap<&str, Named<'_, '_>> = BTreeMap::new();
     for run in &scan.runs {
-        let name = if uniques.by_event { run.run.name() } else { "" };
         control.check()?;
-        let run = Run::new(uniques, run)?;
-        if let Way::Days(days) = &run.way {
-            memory.grow(days.len() * size_of::<DayUsers<'_>>())?;
+        let name = if uniques.by_event { run.run.name() } else { "" };
+        let named = by_name.entry(name).or_default();
+        let Some(days) = bitmaps(uniques, run)? else {
+            named.rows.push(run);
+            continue;
+        };
+        memory.grow(days.len() * size_of::<(NameRun<'_>, DayUsers<'_>)>())?;
+        for day in days {
+            let period = named.periods.entry(day.number).or_default();
+            period.push((run.run, day));
         }
-        by_name.entry(name).or_default().push(run);
     }
     Ok(by_name)
 }
 
-/// A run, and how its users are counted.
-struct Run<'s, 'a> {
-    scan: &'s RunScan<'a>,
-    way: Way<'a>,
-}
-
-enum Way<'a> {
-    /// All of them, in one period.
-    Users(BitmapView<'a>),
-    /// Those of each day.
-    Days(Vec<DayUsers<'a>>),
-    /// Those of rows.
-    Rows,
-}
-
-/// The users of one day of a run.
+/// The users of one day of a run, or of all of its days.
 struct DayUsers<'a> {
     users: BitmapView<'a>,
     /// The number of its period.
@@ -160,17 +157,23 @@ struct DayUsers<'a> {
     cut: Option<TimeRange>,
 }
 
-impl<'s, 'a> Run<'s, 'a> {
-    fn new(uniques: &Uniques, scan: &'s RunScan<'a>) -> Result<Self, Corruption> {
-        let named = scan.conditions[0] == Condition::Constant(Truth::True);
-        let way = match uniques.by_period {
-            None if named && scan.whole => Way::Users(scan.run.users()?),
-            Some(CalendarUnit::Hour) => Way::Rows,
-            _ if named => Way::Days(days(uniques, scan.run)?),
-            _ => Way::Rows,
-        };
-        Ok(Self { scan, way })
+/// The bitmaps that tell the run's users by period; `None` where rows must be looked at.
+fn bitmaps<'a>(
+    uniques: &Uniques,
+    run: &RunScan<'a>,
+) -> Result<Option<Vec<DayUsers<'a>>>, Corruption> {
+    if run.conditions[0] != Condition::Constant(Truth::True) {
+        return Ok(None);
     }
+    Ok(match uniques.by_period {
+        None if run.whole => Some(vec![DayUsers {
+            users: run.run.users()?,
+            number: 0,
+            cut: None,
+        }]),
+        Some(CalendarUnit::Hour) => None,
+        _ => Some(days(uniques, run.run)?),
+    })
 }
 
 /// The days of a run that reach into the range.
@@ -199,42 +202,47 @@ fn days<'a>(uniques: &Uniques, run: NameRun<'a>) -> Result<Vec<DayUsers<'a>>, Co
     Ok(days)
 }
 
-/// The users of one name in one morsel, by the number of the period.
+/// The users of one name in one morsel.
 #[derive(Debug, Default)]
 struct Counting {
+    /// Those of one period.
+    users: Words,
+    /// Those that rows told, by the number of the period.
     sets: BTreeMap<i64, Words>,
     starts: UserStarts,
     skipped: Skipped,
 }
 
 impl Counting {
-    fn run(
+    /// Calls `count` with the number and the users of each period.
+    fn users(
         &mut self,
         uniques: &Uniques,
-        run: &Run<'_, '_>,
+        named: &Named<'_, '_>,
         morsel: &Morsel,
         control: &Control,
+        memory: &mut Reservation<'_>,
+        mut count: impl FnMut(i64, u32),
     ) -> Result<(), QueryError> {
-        if run.scan.run.container_rows(morsel.key)?.is_empty() {
-            return Ok(());
+        for run in &named.rows {
+            self.rows(uniques, run, morsel, control)?;
+            memory.at_least(self.sets.len() * (CONTAINER_BITS / 8))?;
         }
-        match &run.way {
-            Way::Users(users) => self.add(0, *users, morsel.key),
-            Way::Days(days) => {
-                for day in days {
-                    self.day(day, run.scan.run, morsel)?;
-                }
+        // One period after the other: its users stay in the nearest cache.
+        for (&number, days) in &named.periods {
+            self.users.clear();
+            for (run, day) in days {
+                self.day(day, *run, morsel)?;
             }
-            Way::Rows => self.rows(uniques, run.scan, morsel, control)?,
+            if let Some(others) = self.sets.remove(&number) {
+                self.users.or(&others);
+            }
+            count(number, self.users.len());
+        }
+        for (number, users) in std::mem::take(&mut self.sets) {
+            count(number, users.len());
         }
         Ok(())
-    }
-
-    fn add(&mut self, number: i64, users: BitmapView<'_>, key: u16) {
-        if users.position(key).is_ok() {
-            effort::bitmaps(1);
-            users.or_into(key, self.sets.entry(number).or_default());
-        }
     }
 
     /// Adds the users of a day.
@@ -244,18 +252,18 @@ impl Counting {
         run: NameRun<'_>,
         morsel: &Morsel,
     ) -> Result<(), Corruption> {
-        let Some(cut) = day.cut else {
-            self.add(day.number, day.users, morsel.key);
+        let place = day.users.position(morsel.key).ok();
+        let Some(container) = place.and_then(|place| day.users.container_at(place, 0)) else {
             return Ok(());
         };
-        if day.users.position(morsel.key).is_ok() {
-            let found = self.sets.entry(day.number).or_default();
-            let mut candidates = Vec::new();
-            let everybody = Words::of_range(0..CONTAINER_BITS as u32);
-            day.users.common(morsel.key, &everybody, &mut candidates);
-            rows_in_range(run, morsel.key, cut, &candidates, found)?;
-        }
-        Ok(())
+        effort::bitmaps(1);
+        let Some(cut) = day.cut else {
+            container.or_into(&mut self.users);
+            return Ok(());
+        };
+        let mut candidates = Vec::new();
+        container.append_to(&mut candidates);
+        rows_in_range(run, morsel.key, cut, &candidates, &mut self.users)
     }
 
     /// Looks at every row.
@@ -267,6 +275,9 @@ impl Counting {
         control: &Control,
     ) -> Result<(), QueryError> {
         let rows = run.run.container_rows(morsel.key)?;
+        if rows.is_empty() {
+            return Ok(());
+        }
         effort::rows(rows.len());
         let (traits, skipped) = (TraitTable::default(), &mut self.skipped);
         let verdicts = run.evaluate(&rows, &Vec::new, &traits, control, skipped)?;

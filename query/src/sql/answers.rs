@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::mem::take;
 use std::sync::Arc;
 
 use arrow_array::builder::{ListBuilder, StringBuilder, TimestampMicrosecondBuilder};
@@ -15,9 +16,10 @@ use roaring::RoaringBitmap;
 
 use super::catalog::time_type;
 use super::ids::id_array;
+use super::session_columns::SessionColumns;
 use crate::behaviour::{
     Affinity, Attribution, ByKey, Experiment, Funnel, FunnelResult, Lifecycle, Notices, Paths,
-    Retention, Rfm, Segment, SessionRow, Sessions, Stickiness, Trail, users,
+    Retention, Rfm, Segment, Sessions, Stickiness, Trail, users,
 };
 use crate::error::Invalid;
 use crate::exec::{Executor, QueryError, UserSet};
@@ -608,31 +610,25 @@ impl Columns<'_> {
             let (count, notices) = executor.counted_sessions(sessions)?;
             return Ok((usize::try_from(count).unwrap_or(usize::MAX), notices));
         }
-        let found = executor.sessions(sessions)?;
-        let rows = &found.rows;
-        let times = |of: fn(&SessionRow) -> i64| {
-            let times = TimestampMicrosecondArray::from_iter_values(rows.iter().map(of));
-            Arc::new(times.with_timezone(Arc::clone(self.zone)))
-        };
-        let counts = |of: fn(&SessionRow) -> u64| {
-            Arc::new(Int64Array::from_iter_values(
-                rows.iter().map(|row| of(row) as i64),
-            ))
+        let mut rows = SessionColumns::default();
+        let notices = rows.fill(sessions, wanted, executor)?;
+        let count = rows.users.len();
+        let zone = self.zone;
+        let zoned = |times: Vec<i64>| {
+            let times = TimestampMicrosecondArray::from(times);
+            Arc::new(times.with_timezone(Arc::clone(zone)))
         };
         for column in wanted {
             let column: ArrayRef = match column {
-                0 => {
-                    self.ids(rows.iter().map(|row| row.user))?;
-                    continue;
-                }
-                1 => counts(|row| row.session),
-                2 => times(|row| row.started),
-                3 => times(|row| row.ended),
-                _ => counts(|row| row.events),
+                0 => id_array(self.snapshot.dictionary(), &rows.users)?,
+                1 => Arc::new(Int64Array::from(take(&mut rows.numbers))),
+                2 => zoned(take(&mut rows.started)),
+                3 => zoned(take(&mut rows.ended)),
+                _ => Arc::new(Int64Array::from(take(&mut rows.events))),
             };
             self.arrays.push(column);
         }
-        Ok((rows.len(), found.notices))
+        Ok((count, notices))
     }
 
     fn experiment(

@@ -65,6 +65,7 @@ mod placeholders;
 mod produce;
 mod schema;
 mod session;
+mod session_columns;
 mod settings;
 mod translate;
 mod users_count;

@@ -1,5 +1,7 @@
 //! Statements over a small population whose answers are plain to see.
 
+use std::collections::HashMap;
+
 use futures::TryStreamExt;
 use pugmark_engine::{BatchBuilder, Clock, Store, Value};
 
@@ -403,10 +405,27 @@ fn sessions_come_in_pieces_of_users() {
             users + again
         )]
     );
-    assert_eq!(
-        fixture.rows(&format!("SELECT * {asked} LIMIT 70000")).len(),
-        70_000
-    );
+    let some = fixture.rows(&format!("SELECT * {asked} LIMIT 70000"));
+    assert_eq!(some.len(), 70_000);
+    let rows = fixture.rows(&format!(
+        "SELECT user_id, session, CAST(ended AS BIGINT) - CAST(started AS BIGINT) AS long, events {asked}"
+    ));
+    // Pieces come in any order, but a user's sessions together and in order.
+    let expected = (0..users).flat_map(|user| {
+        let sessions = if user % 3 == 0 { 2 } else { 1 };
+        (1..=sessions).map(move |session| format!("{user}|{session}|0|1"))
+    });
+    let places: HashMap<&str, usize> = rows.iter().map(String::as_str).zip(0..).collect();
+    assert_eq!(rows.len(), places.len());
+    let mut before = None;
+    for row in expected {
+        let place = places.get(row.as_str()).copied();
+        assert!(place.is_some(), "{row}");
+        if row.contains("|2|") {
+            assert_eq!(place, before.map(|before: usize| before + 1), "{row}");
+        }
+        before = place;
+    }
 }
 
 #[test]

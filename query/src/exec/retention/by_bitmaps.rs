@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pugmark_engine::bitmap::Words;
+use pugmark_engine::bitmap::{CONTAINER_BITS, Words, join};
 use roaring::RoaringBitmap;
 
 use super::{Cohorts, ENTRY_BYTES, Own, RETURNS, START};
@@ -90,9 +90,42 @@ fn periods(retention: &Retention, starts: &ByPeriod, returns: &ByPeriod) -> Vec<
     periods
 }
 
+/// The users of a container of whom events must tell whether they came back in their cohort's own
+/// period.
+#[derive(Debug, Default)]
+struct Open {
+    users: Words,
+    /// By lower half the place of the cohort, for each user.
+    places: Vec<u16>,
+    /// The number of each cohort, and the times that are asked for.
+    cohorts: Vec<(i64, TimeRange)>,
+}
+
+impl Open {
+    /// Adds users who are in no other cohort.
+    fn add(&mut self, number: i64, within: TimeRange, users: &Words) {
+        self.places.resize(CONTAINER_BITS, 0);
+        for low in users.iter() {
+            self.places[usize::from(low)] = self.cohorts.len() as u16;
+        }
+        self.users.or(users);
+        self.cohorts.push((number, within));
+    }
+
+    fn cohort_of(&self, low: u16) -> (i64, TimeRange) {
+        self.cohorts[usize::from(self.places[usize::from(low)])]
+    }
+
+    fn clear(&mut self) {
+        self.users.clear();
+        self.cohorts.clear();
+    }
+}
+
 /// What a thread adds up.
 #[derive(Debug, Default)]
 struct Sum {
+    open: Open,
     cohorts: Cohorts,
     /// The users of each cohort of whom only the order of events of one time tells whether they came
     /// back in its own period.
@@ -117,16 +150,21 @@ impl Sum {
                 continue;
             }
             let open = self.cohort(period, &periods[place + 1..], retention.mode);
-            if !open.is_empty() {
-                let whole = retention.zone.numbered(retention.period, period.number);
-                let within = TimeRange {
-                    first: range.first.max(whole.start),
-                    last: range.last.min(whole.end - 1),
-                };
-                self.open(period.number, &open, within, active)?;
+            if open.is_empty() {
+                continue;
             }
+            // Somebody who starts again and again may be open in several cohorts.
+            if self.open.users.common_len(&open) > 0 {
+                self.decide(active)?;
+            }
+            let whole = retention.zone.numbered(retention.period, period.number);
+            let within = TimeRange {
+                first: range.first.max(whole.start),
+                last: range.last.min(whole.end - 1),
+            };
+            self.open.add(period.number, within, &open);
         }
-        Ok(())
+        self.decide(active)
     }
 
     /// Adds the users of a cohort; gives those of whom bitmaps do not tell whether they came back in
@@ -163,41 +201,39 @@ impl Sum {
         open
     }
 
-    /// Adds those of the `open` users of a cohort who came back `within` its own period.
-    fn open(
-        &mut self,
-        number: i64,
-        open: &Words,
-        within: TimeRange,
-        active: &Active<'_, '_>,
-    ) -> Result<(), QueryError> {
-        let lows: Vec<u16> = open.iter().collect();
+    /// Adds those of the open users who came back in their cohort's own period; nobody is open then.
+    fn decide(&mut self, active: &Active<'_, '_>) -> Result<(), QueryError> {
+        let open = &mut self.open;
+        let lows: Vec<u16> = open.users.iter().collect();
+        let within = |low: u16| open.cohort_of(low).1;
         let starts = active.events(START, &lows, within, End::First)?;
         let returns = active.events(RETURNS, &lows, within, End::Last)?;
-        let (mut back, mut tied) = (0, RoaringBitmap::new());
-        for ((low, start), returned) in lows.iter().zip(starts).zip(returns) {
+        for ((&low, start), returned) in lows.iter().zip(starts).zip(returns) {
             let (Some(start), Some(returned)) = (start, returned) else {
                 continue;
             };
+            let (number, _) = open.cohort_of(low);
             match returned.is_after(&start) {
-                Some(is_after) => back += u64::from(is_after),
+                Some(true) => {
+                    let (cohort, bytes) = self.cohorts.cohort(number);
+                    *bytes += cohort.add(0, 1);
+                }
+                Some(false) => {}
                 None => {
-                    tied.insert(u32::from(active.key) << 16 | u32::from(*low));
+                    let tied = self.tied.entry(number).or_default();
+                    tied.insert(join(active.key, low));
                 }
             }
         }
-        let (cohort, bytes) = self.cohorts.cohort(number);
-        *bytes += cohort.add(0, back);
-        if !tied.is_empty() {
-            *self.tied.entry(number).or_default() |= tied;
-        }
+        open.clear();
         Ok(())
     }
 
     fn byte_len(&self) -> usize {
         let tied = self.tied.values();
         let tied = tied.map(|users| users.serialized_size() + ENTRY_BYTES);
-        self.cohorts.bytes + tied.sum::<usize>()
+        let places = self.open.places.capacity() * size_of::<u16>();
+        self.cohorts.bytes + tied.sum::<usize>() + places
     }
 }
 
