@@ -18,8 +18,8 @@ const NONE: u32 = u32::MAX;
 /// Below this many times the picked rows, a table over all rows of a source is worth building.
 const TABLE_FACTOR: usize = 8;
 
-/// Picks that are looked up together.
-const PICKS_AT_ONCE: usize = 1 << 10;
+/// Picks that are looked up together; in tests, few.
+const PICKS_AT_ONCE: usize = if cfg!(test) { 16 } else { 1 << 10 };
 
 /// Where a value lies: the source and the index among its part's values.
 type Found = (u32, u32);
@@ -501,12 +501,9 @@ fn pick_texts(sources: &[Option<&Values>], found: &[Found]) -> TextColumn {
     // The codes lie anywhere in memory. Nothing waits for one of them before they are all asked for.
     let mut codes = pick_slices(&slices, found);
     for (code, &(source, _)) in codes.iter_mut().zip(found) {
-        let Some(text) = texts[source as usize] else {
-            continue;
-        };
         let old = *code;
         *code = remaps[source as usize].get_or(old, || {
-            let entry = text.values.get(old as usize);
+            let entry = texts[source as usize].map_or("", |text| text.values.get(old as usize));
             if several {
                 *known.entry(entry).or_insert_with(|| values.push(entry))
             } else {

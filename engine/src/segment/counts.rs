@@ -294,7 +294,7 @@ impl<'a> GroupCursor<'a> {
         })
     }
 
-    /// The rows of the user numbered `user`, which is not below the one before.
+    /// The rows of the user numbered `user`. Users of one group are best asked for together.
     pub(super) fn rows(&mut self, user: u32) -> Result<Range<u32>, Corruption> {
         let wrong = || wrong(self.groups.sealed, self.groups.index);
         let group = user / GROUP_USERS as u32;
@@ -302,7 +302,7 @@ impl<'a> GroupCursor<'a> {
             .checked_sub(self.groups.groups.start)
             .ok_or_else(wrong)? as usize;
         let user = user as usize % GROUP_USERS;
-        if user >= self.groups.users(place) {
+        if place >= self.groups.groups.len() || user >= self.groups.users(place) {
             return Err(wrong());
         }
         if self.place != Some(place) {

@@ -12,7 +12,7 @@ use super::control::Control;
 use super::totals::{Measured, NumberTotal, Sum, TotalRow, Totals};
 use super::uniques::Uniques;
 use super::{Executor, QueryOptions};
-use crate::behaviour::{TimeRange, any, event, property};
+use crate::behaviour::{Condition, TimeRange, any, event, property};
 use crate::zone::{CalendarUnit, Zone};
 
 const HOUR: i64 = MICROS_PER_DAY / 24;
@@ -66,6 +66,11 @@ fn append(store: &Store, events: &[Event]) {
     store.append(batch.finish().unwrap()).unwrap();
 }
 
+/// Bitmaps tell who viewed, rows who has pieces.
+fn view_or_pieces() -> Condition {
+    event("view").or(property("pieces").gt(0))
+}
+
 /// The questions that are asked of every layout.
 fn questions() -> Vec<Totals> {
     let periods = [
@@ -79,7 +84,12 @@ fn questions() -> Vec<Totals> {
         (i64::MIN, i64::MAX),
         (3 * MICROS_PER_DAY + 5 * HOUR, 40 * MICROS_PER_DAY),
     ];
-    let conditions = [any(), event("view"), property("pieces").gt(0)];
+    let conditions = [
+        any(),
+        event("view"),
+        property("pieces").gt(0),
+        view_or_pieces(),
+    ];
     let numbers = || {
         let measured = |property: &str, whole| Measured {
             property: property.to_owned(),
@@ -121,7 +131,10 @@ fn grouped<'e>(totals: &Totals, events: &'e [Event]) -> BTreeMap<Key, Vec<&'e Ev
         let holds = match &totals.condition {
             condition if *condition == any() => true,
             condition if *condition == event("view") => one.name == "view",
-            _ => one.pieces.is_some_and(|pieces| pieces > 0),
+            condition => {
+                let viewed = *condition == view_or_pieces() && one.name == "view";
+                viewed || one.pieces.is_some_and(|pieces| pieces > 0)
+            }
         };
         if holds && totals.range.contains(one.time) {
             let name = if totals.by_event { one.name } else { "" };
@@ -203,6 +216,10 @@ fn check(executor: &Executor, totals: &Totals, events: &[Event]) {
     if !totals.by_event && totals.by_period.is_none() {
         check_audiences(executor, totals, events);
     }
+    check_uniques(executor, totals, events);
+}
+
+fn check_uniques(executor: &Executor, totals: &Totals, events: &[Event]) {
     let uniques = Uniques {
         condition: totals.condition.clone(),
         range: totals.range,
@@ -251,6 +268,35 @@ fn check_audiences(executor: &Executor, totals: &Totals, events: &[Event]) {
                 users: users.len() as u64,
             });
         assert_eq!(found, expected.collect::<Vec<_>>(), "{audience:?}");
+    }
+}
+
+/// Two containers of users, of whom the second has fewer names and days.
+#[test]
+fn users_of_several_containers_equal_a_plain_count() {
+    let event = |user: u32| Event {
+        user,
+        time: i64::from(user % 30 * 31) * HOUR + i64::from(user / 60_000),
+        name: ["view", "cart", "buy"][if user < 65_536 { user as usize % 3 } else { 1 }],
+        platform: None,
+        pieces: user.is_multiple_of(5).then_some(i64::from(user % 4) - 1),
+        price: None,
+    };
+    let events: Vec<Event> = (0..66_000).map(event).collect();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::builder(directory.path()).open().unwrap();
+    append(&store, &events);
+    for _ in 0..2 {
+        let options = QueryOptions {
+            threads: Some(2),
+            ..QueryOptions::default()
+        };
+        let executor = Executor::new(store.snapshot().unwrap()).with_options(options);
+        let plain = |asked: &&Totals| asked.by_properties.is_empty() && !asked.times;
+        for asked in questions().iter().filter(plain) {
+            check_uniques(&executor, asked, &events);
+        }
+        store.compact().unwrap();
     }
 }
 

@@ -22,8 +22,11 @@ use super::morsel::{self, Morsel};
 use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
-/// Most periods that a question may have: their users are bitmaps side by side.
+/// Most periods that a question may have: where rows tell, their users are bitmaps side by side.
 const MOST_PERIODS: i64 = 4_096;
+
+/// What a count takes with its group, twice: lists in trees are half empty.
+const COUNT_BYTES: usize = 2 * size_of::<((usize, i64), u64)>();
 
 /// Whose users are counted, and by what.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,7 +93,8 @@ impl Executor {
                     let count = |number, users: u32| {
                         *counted.entry((place, number)).or_insert(0) += u64::from(users);
                     };
-                    counting.users(uniques, named, morsel, &control, memory, count)?;
+                    let sets = counting.users(uniques, named, morsel, &control, count)?;
+                    memory.at_least(sets + counted.len() * COUNT_BYTES)?;
                 }
                 Ok(())
             },
@@ -118,8 +122,8 @@ impl Executor {
 /// The runs whose users are counted together, and how.
 #[derive(Default)]
 struct Named<'s, 'a> {
-    /// The bitmaps of each period, by its number, each with its run.
-    periods: BTreeMap<i64, Vec<(NameRun<'a>, DayUsers<'a>)>>,
+    /// The bitmaps, each with its run, by the number of the period.
+    days: Vec<(NameRun<'a>, DayUsers<'a>)>,
     /// The runs whose rows are looked at.
     rows: Vec<&'s RunScan<'a>>,
 }
@@ -139,11 +143,14 @@ fn by_name<'s, 'a>(
             named.rows.push(run);
             continue;
         };
-        memory.grow(days.len() * size_of::<(NameRun<'_>, DayUsers<'_>)>())?;
-        for day in days {
-            let period = named.periods.entry(day.number).or_default();
-            period.push((run.run, day));
-        }
+        // A list that grows may be as long again.
+        memory.grow(2 * days.len() * size_of::<(NameRun<'_>, DayUsers<'_>)>())?;
+        named
+            .days
+            .extend(days.into_iter().map(|day| (run.run, day)));
+    }
+    for named in by_name.values_mut() {
+        named.days.sort_unstable_by_key(|(_, day)| day.number);
     }
     Ok(by_name)
 }
@@ -214,56 +221,64 @@ struct Counting {
 }
 
 impl Counting {
-    /// Calls `count` with the number and the users of each period.
+    /// Calls `count` with the number and the users of each period; gives the bytes that this took.
     fn users(
         &mut self,
         uniques: &Uniques,
         named: &Named<'_, '_>,
         morsel: &Morsel,
         control: &Control,
-        memory: &mut Reservation<'_>,
         mut count: impl FnMut(i64, u32),
-    ) -> Result<(), QueryError> {
+    ) -> Result<usize, QueryError> {
         for run in &named.rows {
             self.rows(uniques, run, morsel, control)?;
-            memory.at_least(self.sets.len() * (CONTAINER_BITS / 8))?;
         }
+        let sets = self.sets.len() * (CONTAINER_BITS / 8);
         // One period after the other: its users stay in the nearest cache.
-        for (&number, days) in &named.periods {
-            self.users.clear();
-            for (run, day) in days {
-                self.day(day, *run, morsel)?;
+        for period in named
+            .days
+            .chunk_by(|(_, one), (_, next)| one.number == next.number)
+        {
+            let number = period[0].1.number;
+            let mut found = false;
+            for (run, day) in period {
+                found |= self.day(day, *run, morsel)?;
             }
             if let Some(others) = self.sets.remove(&number) {
                 self.users.or(&others);
+                found = true;
             }
-            count(number, self.users.len());
+            if found {
+                count(number, self.users.len());
+                self.users.clear();
+            }
         }
         for (number, users) in std::mem::take(&mut self.sets) {
             count(number, users.len());
         }
-        Ok(())
+        Ok(sets)
     }
 
-    /// Adds the users of a day.
+    /// Adds the users of a day; false where the container has none.
     fn day(
         &mut self,
         day: &DayUsers<'_>,
         run: NameRun<'_>,
         morsel: &Morsel,
-    ) -> Result<(), Corruption> {
+    ) -> Result<bool, Corruption> {
         let place = day.users.position(morsel.key).ok();
         let Some(container) = place.and_then(|place| day.users.container_at(place, 0)) else {
-            return Ok(());
+            return Ok(false);
         };
         effort::bitmaps(1);
         let Some(cut) = day.cut else {
             container.or_into(&mut self.users);
-            return Ok(());
+            return Ok(true);
         };
         let mut candidates = Vec::new();
         container.append_to(&mut candidates);
-        rows_in_range(run, morsel.key, cut, &candidates, &mut self.users)
+        rows_in_range(run, morsel.key, cut, &candidates, &mut self.users)?;
+        Ok(true)
     }
 
     /// Looks at every row.

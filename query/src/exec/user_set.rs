@@ -10,6 +10,9 @@ use super::control::{Control, QueryError, QueryOptions};
 use super::{Executor, morsel};
 use crate::behaviour::Notices;
 
+/// What an id takes at least: where it ends, and some bytes of text.
+const ID_BYTES: usize = 2 * size_of::<u32>();
+
 /// A set of users, with what is worth remarking on how it was found.
 #[derive(Clone, Debug)]
 pub struct UserSet {
@@ -77,11 +80,11 @@ impl UserSet {
         dictionary.with_ids(self.ordinals.iter(), |_, key| each(key))
     }
 
-    /// The ids as text, by ordinal, read by as many threads as the question had. Holds all of them, in
-    /// its memory; [`UserSet::for_each_id`] holds none.
+    /// The ids as text, by ordinal, read by as many threads as the question had. Holds all of them, which
+    /// must fit into as much memory as the question could use; [`UserSet::for_each_id`] holds none.
     ///
     /// # Errors
-    /// See [`QueryError`].
+    /// See [`QueryError`]; the question's deadline and cancelling hold here, too.
     pub fn ids(&self) -> Result<UserIds, QueryError> {
         let control = Control::start(&self.options);
         let keys = containers(&self.ordinals);
@@ -92,8 +95,11 @@ impl UserSet {
             &control,
             begin,
             |(pieces, memory): &mut (Vec<(u16, Piece)>, _), &key| {
-                let piece = self.piece(key)?;
-                memory.grow(piece.byte_len())?;
+                let ordinals = join(key, 0)..=join(key, u16::MAX);
+                let users = self.ordinals.range_cardinality(ordinals) as usize;
+                memory.grow(users * ID_BYTES)?;
+                let piece = self.piece(key, users)?;
+                memory.grow(piece.byte_len().saturating_sub(users * ID_BYTES))?;
                 pieces.push((key, piece));
                 Ok(())
             },
@@ -104,9 +110,12 @@ impl UserSet {
         Ok(UserIds { pieces })
     }
 
-    /// The ids of the users of one container.
-    fn piece(&self, key: u16) -> Result<Piece, ReadError> {
-        let mut piece = Piece::default();
+    /// The ids of the `users` users of one container.
+    fn piece(&self, key: u16, users: usize) -> Result<Piece, ReadError> {
+        let mut piece = Piece {
+            text: String::new(),
+            ends: Vec::with_capacity(users),
+        };
         let mut digits = itoa::Buffer::new();
         let ordinals = self.ordinals.range(join(key, 0)..=join(key, u16::MAX));
         self.snapshot.dictionary().with_ids(ordinals, |_, id| {
@@ -117,6 +126,7 @@ impl UserSet {
             // 65 536 ids of at most 65 535 bytes each.
             piece.ends.push(piece.text.len() as u32);
         })?;
+        piece.text.shrink_to_fit();
         Ok(piece)
     }
 }

@@ -5,7 +5,7 @@ use crate::exec::control::Control;
 use crate::exec::{Executor, QueryError};
 use crate::kernel::Session;
 
-/// Sessions, a column each; those that nobody reads stay empty.
+/// Sessions, a column each; those that nobody reads stay empty, but for the users.
 #[derive(Debug, Default)]
 pub(super) struct SessionColumns {
     pub(super) users: Vec<u32>,
@@ -45,8 +45,14 @@ impl SessionColumns {
         };
         let (parts, notices) =
             executor.collect_sessions(sessions, &control, push, Self::byte_len)?;
+        // Once as they are, and as much again while columns grow or are brought into order.
+        let mut whole = control.reservation();
+        whole.grow(2 * parts.iter().map(Self::byte_len).sum::<usize>())?;
         parts.into_iter().for_each(|part| self.append(part));
         self.sort();
+        for column in self.of_numbers() {
+            column.shrink_to_fit();
+        }
         Ok(notices)
     }
 
@@ -60,15 +66,9 @@ impl SessionColumns {
     }
 
     fn byte_len(&self) -> usize {
-        let Self {
-            users,
-            numbers,
-            started,
-            ended,
-            events,
-        } = self;
-        let numbers = [numbers, started, ended, events].map(Vec::capacity);
-        users.capacity() * size_of::<u32>() + numbers.iter().sum::<usize>() * size_of::<i64>()
+        let numbers = [&self.numbers, &self.started, &self.ended, &self.events];
+        let numbers: usize = numbers.iter().map(|column| column.capacity()).sum();
+        self.users.capacity() * size_of::<u32>() + numbers * size_of::<i64>()
     }
 
     fn append(&mut self, mut more: Self) {
@@ -95,5 +95,30 @@ impl SessionColumns {
                 *column = order.iter().map(|&row| column[row]).collect();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_out_of_order_come_into_order() {
+        let part = |users: &[u32]| SessionColumns {
+            users: users.to_vec(),
+            numbers: Vec::new(),
+            started: users.iter().map(|&user| 10 * i64::from(user)).collect(),
+            ended: Vec::new(),
+            events: (0..users.len() as i64).collect(),
+        };
+        let mut columns = SessionColumns::default();
+        for users in [&[7, 7, 9][..], &[], &[1, 1, 1, 8], &[2]] {
+            columns.append(part(users));
+        }
+        columns.sort();
+        assert_eq!(columns.users, [1, 1, 1, 2, 7, 7, 8, 9]);
+        assert_eq!(columns.started, [10, 10, 10, 20, 70, 70, 80, 90]);
+        assert_eq!(columns.events, [0, 1, 2, 0, 0, 1, 3, 2]);
+        assert!(columns.numbers.is_empty() && columns.ended.is_empty());
     }
 }

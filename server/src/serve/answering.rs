@@ -139,7 +139,7 @@ impl<P: Send + 'static> Answering<P> {
         let (pieces, taken) = mpsc::channel(MOST_PIECES);
         let running = Arc::clone(&listed.running);
         let pausing = Arc::new(Pausing::default());
-        let answer = Answer {
+        let mut answer = Answer {
             service: Arc::clone(service),
             running: Arc::clone(&running),
             pieces: pieces.clone(),
@@ -148,10 +148,18 @@ impl<P: Send + 'static> Answering<P> {
             turn: None,
         };
         service.statements.spawn(async move {
-            let _counted = Counted::new(&answer.service);
+            let counted = Counted::new(&answer.service);
+            let mut begun = Some(begun);
+            let last = tokio::select! {
+                last = answer.make(&session, statement, &mut begun, make) => last,
+                () = listed.running.stopped() => Last::Nothing,
+                () = pieces.closed() => Last::Nothing,
+            };
+            answer.turn = None;
+            // Whoever hears that it ended no longer finds it listed.
+            drop((counted, listed));
             tokio::select! {
-                () = answer.make(&session, statement, begun, make) => {}
-                () = listed.running.stopped() => {}
+                () = answer.tell(last, begun) => {}
                 () = pieces.closed() => {}
             }
         });
@@ -219,14 +227,25 @@ struct Answer<P> {
     turn: Option<Turn>,
 }
 
+/// What is told when a statement ended.
+enum Last<P> {
+    /// It could not be answered.
+    NotBegun(SqlError),
+    /// Its end or its failure, and until when that may wait for somebody who pauses.
+    Piece(Result<Piece<P>, SqlError>, Instant),
+    /// Nobody listens.
+    Nothing,
+}
+
 impl<P> Answer<P> {
+    /// Hands over all pieces but the last.
     async fn make(
-        mut self,
+        &mut self,
         session: &Session,
         statement: SqlStatement,
-        begun: Begun,
+        begun: &mut Option<Begun>,
         make: impl FnOnce(&SchemaRef) -> Result<Make<P>, SqlError>,
-    ) {
+    ) -> Last<P> {
         self.take_turn().await;
         let ends = Instant::now() + self.pause;
         let made = session.run(statement).await.and_then(|answer| {
@@ -235,27 +254,40 @@ impl<P> Answer<P> {
         });
         let (answer, mut make) = match made {
             Ok(made) => made,
-            Err(error) => {
-                let _gone = begun.send(Err(error));
-                return;
-            }
+            Err(error) => return Last::NotBegun(error),
         };
-        let _gone = begun.send(Ok(Arc::clone(&answer.schema)));
+        if let Some(begun) = begun.take() {
+            let _gone = begun.send(Ok(Arc::clone(&answer.schema)));
+        }
         let mut rows = answer.rows;
         while let Some(batch) = rows.next().await {
             let piece = batch.and_then(|batch| {
                 self.service.metrics.rows.inc_by(batch.num_rows() as u64);
                 make(batch).map(Piece::Some)
             });
-            let failed = piece.is_err();
-            if !self.hand_over(piece, ends).await || failed {
-                return;
+            if piece.is_err() {
+                return Last::Piece(piece, ends);
+            }
+            if !self.hand_over(piece, ends).await {
+                return Last::Nothing;
             }
             if self.turn.is_none() {
                 self.take_turn().await;
             }
         }
-        self.hand_over(Ok(Piece::End(rows.remarks())), ends).await;
+        Last::Piece(Ok(Piece::End(rows.remarks())), ends)
+    }
+
+    async fn tell(&mut self, last: Last<P>, begun: Option<Begun>) {
+        match last {
+            Last::NotBegun(error) => {
+                let _gone = begun.map(|begun| begun.send(Err(error)));
+            }
+            Last::Piece(piece, ends) => {
+                self.hand_over(piece, ends).await;
+            }
+            Last::Nothing => {}
+        }
     }
 
     async fn take_turn(&mut self) {

@@ -204,6 +204,9 @@ impl Sum {
     /// Adds those of the open users who came back in their cohort's own period; nobody is open then.
     fn decide(&mut self, active: &Active<'_, '_>) -> Result<(), QueryError> {
         let open = &mut self.open;
+        if open.cohorts.is_empty() {
+            return Ok(());
+        }
         let lows: Vec<u16> = open.users.iter().collect();
         let within = |low: u16| open.cohort_of(low).1;
         let starts = active.events(START, &lows, within, End::First)?;
