@@ -3,6 +3,7 @@ the same answers."""
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -110,6 +111,8 @@ def load(options, pugmark, parquet, limits):
     population.read_once(parquet)
     for engine, layout in turns:
         progress.turn(f"{engine}, {layout}")
+        # What was written before is on the disk, so that no engine waits for it.
+        os.sync()
         try:
             figures[layout] = pugmark.load(parquet) if engine == "pugmark" \
                 else load_peer(options, engine, layout, parquet, limits)

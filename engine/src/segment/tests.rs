@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
+use super::counts::GroupCursor;
 use super::model::{self, Row};
 use super::{BuildOptions, Partition, Segment, build, merge};
 
@@ -151,4 +152,46 @@ proptest! {
         let chosen: Vec<Row> = numbers.iter().map(|&row| rows[row as usize].clone()).collect();
         model::check(&segments, &chosen, options.max_name_runs);
     }
+}
+
+/// A forged bitmap may tell of users beyond those that there are.
+#[test]
+fn rows_are_told_of_users_that_there_are() {
+    let counted = |user: u32| 1 + user % 5;
+    let row = |user, time| Row {
+        user,
+        time,
+        name: "a".to_owned(),
+        values: model::values(0, 0),
+    };
+    // Three groups of users, the last one short.
+    let users = 0..600;
+    let rows: Vec<Row> = users
+        .flat_map(|user| (0..i64::from(counted(user))).map(move |time| row(user, time)))
+        .collect();
+    let options = BuildOptions {
+        compressed: false,
+        merge_threads: 1,
+        target_bytes: 1 << 20,
+        max_rows: 10_000,
+        max_name_runs: 3,
+    };
+    let images = build_rows(&rows, rows.len(), &options);
+    let segment = model::open(images.into_iter().next().unwrap());
+    let (sealed, run) = (&segment.sealed, segment.run("a").unwrap());
+    let index = run.index().unwrap();
+    let first = |user: u32| (0..user).map(counted).sum::<u32>();
+    let mut second_group = GroupCursor::open(sealed, index, 256..512).unwrap();
+    let mut last_groups = GroupCursor::open(sealed, index, 300..600).unwrap();
+    for user in [300, 301, 511, 299, 256] {
+        let rows = first(user)..first(user + 1);
+        assert_eq!(second_group.rows(user).unwrap(), rows);
+        assert_eq!(last_groups.rows(user).unwrap(), rows);
+    }
+    assert_eq!(last_groups.rows(599).unwrap(), first(599)..first(600));
+    for beyond in [0, 255, 600, 767, 768, 1 << 20, u32::MAX] {
+        assert!(second_group.rows(beyond).is_err(), "{beyond}");
+        assert!(last_groups.rows(beyond).is_err(), "{beyond}");
+    }
+    assert!(second_group.rows(512).is_err());
 }
