@@ -76,6 +76,8 @@ fn forms_of(text: &str, wanted: u8) -> (u8, usize) {
             // Two different decimals of so few digits are different floats, so each prints back.
             let trailing_zero = decimals > 0 && text.ends_with('0');
             let form = match decimals {
+                // An integer that prints back has no negative zero.
+                0 if text == "-0" => SHORTEST | FIXED,
                 0 => I64 | SHORTEST | FIXED,
                 1 if trailing_zero => POINTED | FIXED,
                 _ if trailing_zero => FIXED,
@@ -142,10 +144,6 @@ fn plain_decimal(text: &str) -> Option<(usize, usize)> {
     if whole.len() > 1 && whole.starts_with('0') {
         return None;
     }
-    // Negative zero is no integer that prints back; by printing it is judged as what it is.
-    if text.starts_with('-') && digits.bytes().all(|byte| matches!(byte, b'0' | b'.')) {
-        return None;
-    }
     Some((whole.len() + fraction.len(), fraction.len()))
 }
 
@@ -186,6 +184,11 @@ mod tests {
             (&["+5"], Text),
             (&["-0"], F64),
             (&["-0", "5"], F64),
+            (&["-0.00"], F64),
+            (&["-0.00", "1.25"], F64),
+            (&["-0.00", "1.5"], Text),
+            (&["-0.0", "2.5"], F64),
+            (&["-0", "2.50"], Text),
             (&[".5"], Text),
             (&["5."], Text),
             (&["true", "false"], Bool),
