@@ -238,11 +238,12 @@ mod tests {
             assert_eq!(format!("{:?}", nobody.ids().unwrap()), "[]");
         }
         let little = QueryOptions {
-            memory_bytes: 1 << 20,
+            threads: Some(1),
+            memory_bytes: 3 << 19,
             ..QueryOptions::default()
         };
         let executor = Executor::new(snapshot).with_options(little);
-        let ids = executor.users(everyone()).and_then(|users| users.ids());
+        let ids = executor.users(everyone()).unwrap().ids();
         assert!(
             matches!(ids, Err(QueryError::OutOfMemory { .. })),
             "{ids:?}"
