@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use super::layout::{Footer, HEADER_BYTES, RunIndex};
 use super::model::{self, PROPERTIES, Row};
-use super::{BuildOptions, Partition, Segment, UserStarts, build};
+use super::{BuildOptions, Hours, Partition, Segment, UserStarts, build};
+use crate::bitmap::Words;
 use crate::error::Corruption;
 use crate::format::{BlockRef, checksum};
 use crate::time::MICROS_PER_DAY;
@@ -84,6 +85,16 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
             results.push(users.map(|users| {
                 let _members = users.map_or(0, |users| users.iter().count());
             }));
+            let hours = run.day_hours(day).and_then(|hours| {
+                let (mut before, mut after) = (Words::new(), Words::new());
+                let (whole, broken) = Hours::of_range(day, 0, day * MICROS_PER_DAY + 1);
+                hours.map_or(Ok(()), |hours| {
+                    [0, 1].into_iter().try_for_each(|key| {
+                        hours.or_into(key, (whole, &mut before), (broken, &mut after))
+                    })
+                })
+            });
+            results.push(hours);
         }
         for name in PROPERTIES {
             results.push(run.value_bitmaps(name).map(|_| ()));

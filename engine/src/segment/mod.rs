@@ -14,6 +14,8 @@ mod area;
 mod build;
 mod counts;
 mod days;
+mod hours;
+mod kept;
 mod layout;
 mod merge;
 mod names;
@@ -28,6 +30,7 @@ mod verify;
 mod writer;
 
 pub use build::build;
+pub use hours::{DayHours, Hours};
 pub use merge::{Keep, Stop, merge, merge_each};
 pub use run::{NameRun, UserStarts, ValueUsers};
 pub use segment::Segment;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::{NameRun, Partition, Segment, SegmentImage, UserStarts};
+use super::{Hours, NameRun, Partition, Segment, SegmentImage, UserStarts};
 use crate::batch::testing::{bits, column_of, rows_of};
 use crate::batch::{Property, ResolvedBatch, TextColumn};
 use crate::bitmap::{BitmapView, Words, join, split};
@@ -447,6 +447,62 @@ fn check_days(run: NameRun<'_>, rows: &[&Row], users: &BTreeSet<u32>) {
     assert!(run.day_users(1_000_000).unwrap().is_none());
     assert!(!users.is_empty());
     check_spans(run, &days);
+    let times = rows.iter().map(|row| (row.user, row.time));
+    check_hours(run, &days, &times.collect::<Vec<_>>());
+}
+
+/// Ranges around every row's time, of each day that has rows; each twice, so that what was kept
+/// answers too.
+fn check_hours(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>, rows: &[(u32, i64)]) {
+    const HOUR: i64 = MICROS_PER_DAY / 24;
+    assert!(run.day_hours(1_000_000).unwrap().is_none());
+    for (&day, users) in days {
+        let hours = run.day_hours(day).unwrap();
+        let hours = hours.expect("a table of so few users may be kept");
+        let of_day = rows.iter().filter(|(_, time)| day_of(*time) == day);
+        for (_, time) in of_day.clone().step_by(1 + rows.len() / 8) {
+            for (first, last) in [
+                (*time, i64::MAX),
+                (i64::MIN, time - 1),
+                (time - HOUR, time + HOUR),
+            ] {
+                let (whole, broken) = Hours::of_range(day, first, last);
+                let in_whole = |time: i64| {
+                    let start = time - time.rem_euclid(HOUR);
+                    first <= start && start + HOUR - 1 <= last
+                };
+                let in_broken = |time: i64| {
+                    let start = time - time.rem_euclid(HOUR);
+                    !in_whole(time) && first <= start + HOUR - 1 && start <= last
+                };
+                let of = |holds: &dyn Fn(i64) -> bool| -> BTreeSet<u32> {
+                    let rows = of_day.clone().filter(|(_, time)| holds(*time));
+                    rows.map(|(user, _)| *user).collect()
+                };
+                let (surely, possibly) = (of(&in_whole), of(&in_broken));
+                for (key, _) in run.users().unwrap().keys() {
+                    let (mut ones, mut twos) = (Words::new(), Words::new());
+                    hours
+                        .or_into(key, (whole, &mut ones), (broken, &mut twos))
+                        .unwrap();
+                    check_container(key, &ones, &surely);
+                    check_container(key, &twos, &possibly);
+                    let mut lows = vec![7];
+                    hours.common(key, whole, &twos, &mut lows).unwrap();
+                    ones.and(&twos);
+                    assert_eq!(lows[0], 7, "what is there stays");
+                    assert_eq!(lows[1..], ones.iter().collect::<Vec<_>>());
+                }
+            }
+        }
+        assert!(!users.is_empty());
+    }
+}
+
+fn check_container(key: u16, found: &Words, expected: &BTreeSet<u32>) {
+    let expected = expected.range(join(key, 0)..=join(key, u16::MAX)).copied();
+    let found = found.iter().map(|low| join(key, low));
+    assert!(found.eq(expected), "container {key}");
 }
 
 /// Every span between days that have rows, and one day around them; each twice, so that what was

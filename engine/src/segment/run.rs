@@ -481,7 +481,7 @@ impl<'a> NameRun<'a> {
         Ok(())
     }
 
-    fn wrong_users(&self) -> Corruption {
+    pub(super) fn wrong_users(&self) -> Corruption {
         let what = "a run's users and its rows differ";
         let at = self.segment.entry(self.number).index.offset;
         Corruption::new(self.segment.file(), at, what)

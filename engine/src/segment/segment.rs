@@ -5,11 +5,12 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
+use super::hours::HourTable;
+use super::kept::Kept;
 use super::layout::{Footer, RunEntry, RunIndex};
 use super::run::NameRun;
-use super::spans::Kept;
 use super::{Partition, SegmentMeta};
-use crate::bitmap::BitmapView;
+use crate::bitmap::{BitmapView, Words};
 use crate::error::Corruption;
 use crate::format::Sealed;
 
@@ -20,7 +21,8 @@ pub struct Segment {
     pub(super) sealed: Sealed,
     pub(super) footer: Footer,
     indexes: Box<[OnceLock<Box<RunIndex>>]>,
-    pub(super) kept_spans: Kept,
+    pub(super) kept_spans: Kept<Words>,
+    pub(super) kept_hours: Kept<HourTable>,
 }
 
 impl Segment {
@@ -39,6 +41,7 @@ impl Segment {
             footer,
             indexes,
             kept_spans: Kept::default(),
+            kept_hours: Kept::default(),
         })
     }
 

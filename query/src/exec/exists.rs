@@ -1,15 +1,15 @@
 //! "Has any such event in the range", from bitmaps wherever they answer.
 //!
 //! A run that lies inside the range answers with its user bitmap (or that of a property's value);
-//! one that sticks out answers with the bitmaps of its whole days, and only the users of the two
-//! broken days at the ends have their times looked at. What no bitmap answers is filtered row by
-//! row.
+//! one that sticks out answers with the bitmaps of its whole days. Of the two broken days at the
+//! ends, tables of hours tell the users of the whole hours, and only those of the two broken hours
+//! have their times looked at. What no bitmap answers is filtered row by row.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use pugmark_engine::bitmap::{BitmapView, Words};
-use pugmark_engine::segment::{DaySpan, NameRun, Times};
+use pugmark_engine::segment::{DayHours, DaySpan, Hours, NameRun, Times};
 use pugmark_engine::time::{MICROS_PER_DAY, day_of};
 use pugmark_engine::{Corruption, Snapshot};
 
@@ -28,13 +28,22 @@ enum Source<'a> {
     Users(BitmapView<'a>),
     /// So do the users of these whole days.
     Days(DaySpan<'a>),
-    /// Those of these users do who have any row of the run in the range.
-    Edge {
-        run: NameRun<'a>,
-        users: BitmapView<'a>,
-    },
+    /// Those of a broken day's users do who have any row of the run in the range.
+    Edge(Edge<'a>),
     /// The rows must be asked.
     Rows(Box<RunScan<'a>>),
+}
+
+/// A day of a run that the range breaks.
+#[derive(Debug)]
+struct Edge<'a> {
+    run: NameRun<'a>,
+    /// The day's.
+    users: BitmapView<'a>,
+    hours: Option<DayHours<'a>>,
+    /// The hours inside the range, and those of which a part is.
+    whole: Hours,
+    broken: Hours,
 }
 
 /// What is known of users before any row is looked at: `surely` is part of the answer, which is
@@ -87,7 +96,7 @@ impl<'a> Exists<'a> {
         // Cheap sources first: users found already need no look at their rows.
         exists.sources.sort_by_key(|source| match source {
             Source::Users(_) | Source::Days(_) => 0,
-            Source::Edge { .. } => 1,
+            Source::Edge(_) => 1,
             Source::Rows(_) => 2,
         });
         let answers = |source: &&Source<'_>| !matches!(source, Source::Rows(_));
@@ -131,7 +140,14 @@ impl<'a> Exists<'a> {
                 continue;
             }
             if let Some(users) = run.day_users(day)? {
-                self.sources.push(Source::Edge { run, users });
+                let (whole, broken) = Hours::of_range(day, range.first, range.last);
+                self.sources.push(Source::Edge(Edge {
+                    run,
+                    users,
+                    hours: run.day_hours(day)?,
+                    whole,
+                    broken,
+                }));
             }
         }
         Ok(())
@@ -140,7 +156,7 @@ impl<'a> Exists<'a> {
     /// About how many users will be found, at most; rows that must be asked count as very many.
     pub(crate) fn most_users(&self) -> u64 {
         let users = |source: &Source<'_>| match source {
-            Source::Users(users) | Source::Edge { users, .. } => users.cardinality(),
+            Source::Users(users) | Source::Edge(Edge { users, .. }) => users.cardinality(),
             Source::Days(days) => days.most_users(),
             Source::Rows(_) => 1 << 40,
         };
@@ -154,38 +170,44 @@ impl<'a> Exists<'a> {
             .any(|source| matches!(source, Source::Rows(_)))
     }
 
-    /// True where bitmaps alone answer.
+    /// True where no row needs a look.
     pub(crate) fn is_certain(&self) -> bool {
-        let certain = |source: &Source<'_>| matches!(source, Source::Users(_) | Source::Days(_));
-        self.sources.iter().all(certain)
+        self.sources.iter().all(|source| match source {
+            Source::Users(_) | Source::Days(_) => true,
+            Source::Edge(edge) => edge.hours.is_some() && edge.broken.is_empty(),
+            Source::Rows(_) => false,
+        })
     }
 
-    /// Adds the users of a container of whom bitmaps tell that they have such an event.
+    /// Adds the users of a container that surely have such an event. Where the answer is certain
+    /// they are all.
     pub(crate) fn add_certain(&self, key: u16, found: &mut Words) -> Result<(), Corruption> {
+        self.add_bounds(key, found, &mut Words::new())
+    }
+
+    /// Adds the users of a container that surely have such an event, and those whose rows must be
+    /// looked at where nothing else tells.
+    fn add_bounds(&self, key: u16, surely: &mut Words, open: &mut Words) -> Result<(), Corruption> {
         for source in &self.sources {
             match source {
-                Source::Users(users) => users.or_into(key, found),
-                Source::Days(days) => days.or_into(key, found)?,
-                Source::Edge { .. } | Source::Rows(_) => {}
+                Source::Users(users) => users.or_into(key, surely),
+                Source::Days(days) => days.or_into(key, surely)?,
+                Source::Edge(edge) => match &edge.hours {
+                    Some(hours) => {
+                        hours.or_into(key, (edge.whole, surely), (edge.broken, open))?;
+                    }
+                    None => edge.users.or_into(key, open),
+                },
+                Source::Rows(scan) => scan.possible_users()?.or_into(key, open),
             }
         }
         Ok(())
     }
 
-    /// What bitmaps alone tell of the morsel's users.
+    /// What is known of the morsel's users before their rows are looked at.
     pub(crate) fn bounds(&self, morsel: &Morsel) -> Result<Bounds, Corruption> {
         let mut bounds = Bounds::default();
-        self.add_certain(morsel.key, &mut bounds.surely)?;
-        for source in &self.sources {
-            match source {
-                Source::Users(_) | Source::Days(_) => {}
-                Source::Edge { users, .. } => users.or_into(morsel.key, &mut bounds.possibly),
-                Source::Rows(scan) => {
-                    let users = scan.possible_users()?;
-                    users.or_into(morsel.key, &mut bounds.possibly);
-                }
-            }
-        }
+        self.add_bounds(morsel.key, &mut bounds.surely, &mut bounds.possibly)?;
         bounds.possibly.or(&bounds.surely);
         Ok(bounds)
     }
@@ -218,10 +240,16 @@ impl<'a> Exists<'a> {
         for source in &self.sources {
             match source {
                 Source::Users(_) | Source::Days(_) => continue,
-                Source::Edge { run, users } => {
+                Source::Edge(edge) => {
                     candidates.clear();
-                    users.common(morsel.key, &open, &mut candidates);
-                    rows_in_range(*run, morsel.key, self.scan.range, &candidates, &mut found)?;
+                    edge.candidates(morsel.key, &open, &mut candidates)?;
+                    rows_in_range(
+                        edge.run,
+                        morsel.key,
+                        self.scan.range,
+                        &candidates,
+                        &mut found,
+                    )?;
                 }
                 Source::Rows(scan) => {
                     self.collect_rows(
@@ -259,6 +287,17 @@ impl<'a> Exists<'a> {
             let own = scan.inside(rows.of(low), &times, self.scan.range);
             found.insert_if(low, verdicts[0].count(own) > 0);
         });
+        Ok(())
+    }
+}
+
+impl Edge<'_> {
+    /// Appends those of `open` whose rows must be looked at, ascending.
+    fn candidates(&self, key: u16, open: &Words, lows: &mut Vec<u16>) -> Result<(), Corruption> {
+        match &self.hours {
+            Some(hours) => hours.common(key, self.broken, open, lows)?,
+            None => self.users.common(key, open, lows),
+        }
         Ok(())
     }
 }
