@@ -473,7 +473,7 @@ fn check_hours(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>, rows: &[(u
                 };
                 let in_broken = |time: i64| {
                     let start = time - time.rem_euclid(HOUR);
-                    !in_whole(time) && first <= start + HOUR - 1 && start <= last
+                    !in_whole(time) && first < start + HOUR && start <= last
                 };
                 let of = |holds: &dyn Fn(i64) -> bool| -> BTreeSet<u32> {
                     let rows = of_day.clone().filter(|(_, time)| holds(*time));

@@ -4,7 +4,7 @@
 //! mod       Executor: validates, prepares, runs, merges
 //! control   deadline, cancelling                      memory   one budget of bytes
 //! morsel    spans of users, cut by rows, taken from a queue
-//! effort    what was touched, counted
+//! effort    what was touched, counted                 spread   threads on processors of their own
 //! scan      which runs a question reads; conditions simplified by event name
 //! filter    conditions over rows, in bulk          traits   traits of a morsel's users
 //! exists    users by bitmaps and broken days       did      did(…): bitmaps, counts, or events
@@ -69,6 +69,7 @@ mod scan;
 #[cfg(test)]
 mod sequence_tests;
 mod sessions;
+mod spread;
 mod steps;
 mod stickiness;
 #[cfg(feature = "sql")]

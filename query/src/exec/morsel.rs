@@ -4,6 +4,7 @@
 //! 1 024 words. Containers with many rows (the first users to arrive are the heaviest) are cut
 //! further, by rows and not by users alone, and the heaviest morsels go first.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -13,6 +14,7 @@ use pugmark_engine::bitmap::CONTAINER_BITS;
 
 use super::control::{Control, QueryError};
 use super::effort;
+use super::spread::Spread;
 
 /// A span of users inside one container.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,7 +59,7 @@ pub(crate) fn run<M: Sync, S: Send>(
     work: impl Fn(&mut S, &M) -> Result<(), QueryError> + Sync,
 ) -> Result<Vec<S>, QueryError> {
     let next = AtomicUsize::new(0);
-    let worker = || {
+    let worker = |between: &dyn Fn()| {
         let _collecting = control.effort().collecting();
         let mut state = begin();
         while let Some(morsel) = morsels.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -66,17 +68,25 @@ pub(crate) fn run<M: Sync, S: Send>(
                 .check()
                 .and_then(|()| work(&mut state, morsel))
                 .inspect_err(|_| control.fail())?;
+            between();
         }
         Ok(state)
     };
     let threads = threads.clamp(1, morsels.len().max(1));
     if threads == 1 {
-        return Ok(vec![worker()?]);
+        return Ok(vec![worker(&|| ())?]);
     }
+    let spread = Spread::new(threads - 1);
     let results: Vec<Result<S, QueryError>> = crossbeam::thread::scope(|scope| {
         // The calling thread is one of them.
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(|_| worker())).collect();
-        let own = std::panic::catch_unwind(AssertUnwindSafe(worker));
+        let helper = |_: &_| {
+            spread.begin();
+            worker(&|| ())
+        };
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(helper)).collect();
+        let settled = Cell::new(false);
+        let make_room = || spread.make_room(&settled);
+        let own = std::panic::catch_unwind(AssertUnwindSafe(|| worker(&make_room)));
         let own = own.unwrap_or(Err(QueryError::Panicked));
         let joined = others
             .into_iter()

@@ -12,6 +12,7 @@
 //! translate    DataFusion's filters as conditions    constant   literals, intervals, now()
 //! expression   expressions over an event, inside conditions and breakdowns
 //! late         filters that change while a statement runs
+//! planning     threads that bind and plan
 //! memory       one limit for all of a statement      watch      its end, noticed everywhere
 //! bounded      functions that could make too much    utc        date_trunc without a look at clocks
 //! fuzzing      any text, asked of a tiny store
@@ -62,6 +63,7 @@ mod memory;
 mod nearest;
 mod parameters;
 mod placeholders;
+mod planning;
 mod produce;
 mod schema;
 mod session;

@@ -26,13 +26,11 @@ use datafusion::sql::parser::{
 };
 use datafusion::sql::sqlparser::ast::{Query, Set, Statement, Value};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use hashbrown::HashMap;
 use pugmark_engine::segment::Segment;
 use pugmark_engine::{Snapshot, Store};
-use tokio::runtime::Handle;
 use tokio::sync::mpsc::{Receiver, channel};
-use tokio::sync::oneshot;
 use tokio::task::{AbortHandle, JoinHandle};
 
 use super::additions::Additions;
@@ -48,6 +46,7 @@ use super::groups_table::GroupsRule;
 use super::guard;
 use super::insert::{self, Source};
 use super::memory;
+use super::planning::on_large_stack;
 use super::schema::{CATALOG, SCHEMA, StatementCatalog};
 use super::settings::Settings;
 use super::users_count::UsersCountRule;
@@ -182,14 +181,21 @@ impl std::fmt::Debug for SqlRows {
 
 impl SqlRows {
     /// Reads a stream on a task of its own, so that a plan that does not pause keeps nobody from
-    /// noticing that its time is over. What makes the stream stops with `stop`.
+    /// noticing that its time is over. It is asked for its first batch here already: one thread the
+    /// fewer wakes another until work begins. What makes the stream stops with `stop`.
     fn begin(
         mut stream: SendableRecordBatchStream,
         context: &Arc<Context>,
         stop: &Arc<Stop>,
     ) -> Self {
         let (sender, batches) = channel(1);
+        let begun = stream.next().now_or_never();
         let running = tokio::spawn(async move {
+            let mut stream = match begun {
+                Some(None) => return,
+                Some(Some(first)) => futures::stream::iter([first]).chain(stream).left_stream(),
+                None => stream.right_stream(),
+            };
             while let Some(batch) = stream.next().await {
                 if sender.send(batch).await.is_err() {
                     break;
@@ -250,9 +256,6 @@ impl Stream for SqlRows {
 fn too_late(settings: &Settings) -> SqlError {
     QueryError::DeadlineExceeded(settings.deadline.unwrap_or_default()).into()
 }
-
-/// Stack of the thread that binds and plans: both go as deep as the statement nests.
-const PLAN_STACK: usize = 64 << 20;
 
 impl Session {
     /// A session with the default settings.
@@ -440,23 +443,13 @@ impl Session {
             cancel,
             deadline: ends.zip(settings.deadline),
         };
-        let (sender, receiver) = oneshot::channel();
-        let runtime = Handle::current();
-        std::thread::Builder::new()
-            .name("pugmark-plan".to_owned())
-            .stack_size(PLAN_STACK)
-            .spawn(move || {
-                let answer = runtime.block_on(work(stop));
-                let _nobody_waits = sender.send(answer);
-            })
-            .map_err(|error| SqlError::Engine(error.into()))?;
+        let answer = on_large_stack(move || work(stop));
         let answer = match ends {
-            Some(ends) => tokio::time::timeout_at(ends.into(), receiver)
+            Some(ends) => tokio::time::timeout_at(ends.into(), answer)
                 .await
                 .map_err(|_| too_late(&settings))?,
-            None => receiver.await,
+            None => answer.await,
         };
-        let answer = answer.map_err(|_| SqlError::Query(QueryError::Panicked))?;
         // The answer's rows cancel what is theirs.
         unanswered.release();
         answer
