@@ -17,6 +17,8 @@ use crate::time::MICROS_PER_DAY;
 
 /// Microseconds in an hour.
 const MICROS_PER_HOUR: i64 = MICROS_PER_DAY / 24;
+/// Tables take at most this part of their segment's size.
+const KEPT_PART: usize = 32;
 
 /// A set of hours of a UTC day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -82,7 +84,7 @@ impl<'a> NameRun<'a> {
         };
         let bytes = days[place].users as usize * size_of::<UserHours>();
         let kept = &self.segment.kept_hours;
-        let made = kept.of_days(self, place..place + 1, bytes)?;
+        let made = kept.of_days(self, place..place + 1, bytes, KEPT_PART)?;
         let run = *self;
         Ok(made.map(|made| DayHours { run, day, made }))
     }
@@ -171,15 +173,12 @@ impl DayHours<'_> {
             }
             hours
         };
+        let of_user = |(low, own)| UserHours {
+            low,
+            hours: hours_of(own),
+        };
         let users = lows.into_iter().zip(asked);
-        Ok(HourTable(
-            users
-                .map(|(low, own)| UserHours {
-                    low,
-                    hours: hours_of(own),
-                })
-                .collect(),
-        ))
+        Ok(HourTable(users.map(of_user).collect()))
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a segment works out when it is first asked, and keeps.
 //!
 //! A segment never changes, so neither does anything that was made of it. Each kind of thing has
-//! at most 1/64 of the segment's own size for what it keeps (24 KiB in small ones); what was asked
-//! for longest ago makes room.
+//! a part of the segment's own size for what it keeps (24 KiB in small ones); what was asked for
+//! longest ago makes room.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -11,9 +11,7 @@ use super::run::NameRun;
 use crate::bitmap::BITS_BYTES;
 use crate::error::Corruption;
 
-/// Things of one kind take at most this part of their segment's size …
-const KEPT_PART: usize = 64;
-/// … or so many bytes, where that is more: two containers of bits and some.
+/// Things of one kind may always take so many bytes: two containers of bits and some.
 const KEPT_AT_LEAST: usize = 3 * BITS_BYTES;
 
 /// Things made of some days of a run, the one asked for last at the end.
@@ -39,15 +37,17 @@ pub(super) struct Made<T> {
 }
 
 impl<T> Kept<T> {
-    /// What is kept of days of a run, by their places; `None` where it may not take `bytes`.
+    /// What is kept of days of a run, by their places, of things that take at most 1 / `part` of
+    /// the segment's size; `None` where it may not take `bytes`.
     pub(super) fn of_days(
         &self,
         run: &NameRun<'_>,
         days: Range<usize>,
         bytes: usize,
+        part: usize,
     ) -> Result<Option<Arc<Made<T>>>, Corruption> {
         let containers = run.users()?.container_count();
-        let most_bytes = (run.segment.byte_len() / KEPT_PART).max(KEPT_AT_LEAST);
+        let most_bytes = (run.segment.byte_len() / part).max(KEPT_AT_LEAST);
         Ok(self.find(run.number, days, containers, bytes, most_bytes))
     }
 

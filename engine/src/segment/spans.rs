@@ -12,6 +12,9 @@ use super::run::NameRun;
 use crate::bitmap::{BITS_BYTES, BitmapView, Words};
 use crate::error::Corruption;
 
+/// Unions take at most this part of their segment's size.
+const KEPT_PART: usize = 64;
+
 /// The users that have rows in a span of days of one run.
 #[derive(Clone, Debug)]
 pub struct DaySpan<'a> {
@@ -43,7 +46,10 @@ impl<'a> NameRun<'a> {
         let mut union = None;
         if views.len() > 1 {
             let bytes = self.users()?.container_count() * BITS_BYTES;
-            union = self.segment.kept_spans.of_days(self, places, bytes)?;
+            union = self
+                .segment
+                .kept_spans
+                .of_days(self, places, bytes, KEPT_PART)?;
         }
         Ok(DaySpan {
             run: *self,

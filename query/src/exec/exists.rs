@@ -212,6 +212,22 @@ impl<'a> Exists<'a> {
         Ok(bounds)
     }
 
+    /// The users of a container that may have such an event: few more than have one, and cheaper to
+    /// tell than [`Exists::bounds`].
+    pub(crate) fn possible(&self, key: u16) -> Result<Words, Corruption> {
+        let mut possible = Words::new();
+        for source in &self.sources {
+            match source {
+                Source::Users(users) | Source::Edge(Edge { users, .. }) => {
+                    users.or_into(key, &mut possible);
+                }
+                Source::Days(days) => days.or_into(key, &mut possible)?,
+                Source::Rows(scan) => scan.possible_users()?.or_into(key, &mut possible),
+            }
+        }
+        Ok(possible)
+    }
+
     /// Those of `within`, which are users of the morsel, that have such an event. `bounds` are
     /// those of the morsel, `starts` is working memory.
     #[expect(

@@ -27,9 +27,8 @@ use super::worker::Worker;
 /// A funnel that the fast path can answer, made ready for a snapshot.
 #[derive(Debug)]
 pub(crate) struct Ordered<'a> {
-    /// Who has an event of the first step in the range.
-    entered: Exists<'a>,
-    steps: usize,
+    /// Who has an event of each step in the range.
+    steps: Vec<Exists<'a>>,
     /// Behind the steps: what is excluded.
     exclude: Option<Exclusion>,
     /// The runs of the steps' names, and of the excluded one.
@@ -101,10 +100,11 @@ impl<'a> Ordered<'a> {
         let Some(held) = held else {
             return Ok(None);
         };
+        let reached = funnel.steps.iter();
+        let reached = reached.map(|step| Exists::prepare(snapshot, &step.condition, range));
         Ok(Some(Self {
             held,
-            entered: Exists::prepare(snapshot, &funnel.steps[0].condition, range)?,
-            steps: funnel.steps.len(),
+            steps: reached.collect::<Result<_, _>>()?,
             exclude: funnel.exclusion_bounds().map(|(after, _)| Exclusion {
                 step: funnel.steps.len(),
                 after: after - 1,
@@ -133,10 +133,9 @@ impl<'a> Ordered<'a> {
             skipped,
             ..
         } = worker;
-        let (bounds, none) = (self.entered.bounds(morsel)?, TraitTable::default());
-        let entered = self
-            .entered
-            .users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
+        let (bounds, none) = (self.steps[0].bounds(morsel)?, TraitTable::default());
+        let entered =
+            self.steps[0].users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
         if entered.is_empty() {
             return Ok(entered);
         }
@@ -170,15 +169,17 @@ impl<'a> Ordered<'a> {
         }
         let runs = (present.as_slice(), self.held.as_slice());
         let (sources, held) = (&mut scratch.sources, &mut worker.held);
-        let found = self.steps + usize::from(self.exclude.is_some());
+        let found = self.steps.len() + usize::from(self.exclude.is_some());
         let mut rows = StepRows::find(found, runs, morsel, sources, held)?;
-        let mut users_of_steps = rows.users();
-        users_of_steps.truncate(self.steps);
+        let mut reached = Vec::with_capacity(self.steps.len());
+        for step in &self.steps[1..] {
+            reached.push(step.possible(morsel.key)?);
+        }
         let mut matching = Matching {
             ordered: self,
             control: worker.control,
             memory: worker.control.reservation(),
-            users: users_of_steps,
+            reached,
             chains: &mut scratch.chains,
             chain: &mut scratch.chain,
             micros: &mut scratch.micros,
@@ -216,8 +217,8 @@ struct Matching<'m, 'a> {
     ordered: &'m Ordered<'a>,
     control: &'m Control,
     memory: Reservation<'m>,
-    /// The users that each step may have.
-    users: Vec<Words>,
+    /// The users that may have each step behind the first in the range.
+    reached: Vec<Words>,
     chains: &'m mut ChainScratch,
     chain: &'m mut Vec<Link>,
     micros: &'m mut Vec<i64>,
@@ -233,14 +234,14 @@ impl Matching<'_, '_> {
     ) -> Result<(), QueryError> {
         let group = tally.group(None, None);
         let mut candidates = entered.clone();
-        match self.users.get(1) {
+        match self.reached.first() {
             Some(users) => candidates.and(users),
             None => candidates.clear(),
         }
         let only_entered = entered.len() - candidates.len();
         let open = self.any_open(rows, entered);
         tally.add_entered(group, u64::from(only_entered), open);
-        let mut levels = vec![0; self.users.len() + 1];
+        let mut levels = vec![0; self.reached.len() + 2];
         let left = self.each_chain(rows, candidates, |matching, _, chain| {
             match matching.ordered.times {
                 true => matching.add_times(group, chain, false, tally),
@@ -288,10 +289,11 @@ impl Matching<'_, '_> {
     ) -> Result<Words, QueryError> {
         effort::rows(users.len() as usize);
         let mut left = users;
-        for level in (2..=self.users.len()).rev() {
-            // They need an event of every step, in the range or not.
+        for level in (2..=self.reached.len() + 1).rev() {
+            // They need an event of every step.
             let mut able = left.clone();
-            self.users[1..level].iter().for_each(|of| able.and(of));
+            let reached = &self.reached[..level - 1];
+            reached.iter().for_each(|of| able.and(of));
             left.and_not(&able);
             self.chains_of(level, rows, &mut able, &mut each)?;
             left.or(&able);

@@ -58,7 +58,6 @@ const WORDS_AT_ONCE: usize = 64;
 
 /// The rows of a morsel's users. Looks at one user at a time.
 pub(super) struct StepRows<'m, 'a> {
-    steps: usize,
     pub(super) stretches: usize,
     /// By step, then stretch, then arrival.
     sources: Vec<Source<'m, 'a>>,
@@ -159,7 +158,6 @@ impl<'m, 'a> StepRows<'m, 'a> {
         let mut merged = Vec::new();
         merged.resize_with(places.len(), Merged::default);
         Ok(Self {
-            steps,
             stretches: ends.len(),
             sources,
             places,
@@ -183,18 +181,6 @@ impl<'m, 'a> StepRows<'m, 'a> {
             .sources
             .partition_point(|source| source.of.step <= step);
         &self.sources[start..end]
-    }
-
-    /// For each step the users that have such events, in the range or not.
-    pub(super) fn users(&self) -> Vec<Words> {
-        let users = |step| {
-            let mut users = Words::new();
-            for source in self.of_step(step) {
-                users.or(source.rows.users);
-            }
-            users
-        };
-        (0..self.steps).map(users).collect()
     }
 
     /// Finds the chains over the first `chain.len()` steps that end in a stretch. Users of the
