@@ -4,13 +4,12 @@
 //! small numbers (the codes of texts, the places of periods), so that a row costs an addition to an
 //! array; names and texts are looked up once for each group and run.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 use pugmark_engine::batch::Kind;
-use pugmark_engine::codec::{ColumnView, PartView};
+use pugmark_engine::codec::PartView;
 use pugmark_engine::segment::NameRun;
-use pugmark_engine::time::MICROS_PER_DAY;
 use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Skipped, TimeRange, Truth, property};
@@ -24,20 +23,18 @@ use super::morsel;
 use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
+mod numbering;
+mod sums;
+
+use numbering::{Numbering, Texts};
+pub(crate) use sums::{Number, NumberTotal, Sum};
+
 /// Most rows that a thread takes at a time: what it opens and unpacks for them, it does once.
 const STRETCH: u32 = if cfg!(test) { 1 << 8 } else { 1 << 18 };
 /// Rows that are read at a time: what is kept of each stays in the cache.
 const PIECE: u32 = if cfg!(test) { 1 << 6 } else { 1 << 15 };
 /// Where there are rows enough each thread finds so many stretches, so that none waits long for the others.
 const STRETCHES_OF_A_THREAD: usize = 8;
-/// Most groups of a run.
-const MOST_GROUPS: usize = 1 << 14;
-/// Most values of a column of texts without codes: of more, most are different.
-const MOST_LISTED: u32 = 1 << 10;
-/// Most hours or days that a run may span where periods are told apart.
-const MOST_SLOTS: i64 = 1 << 16;
-const MICROS_PER_HOUR: i64 = MICROS_PER_DAY / 24;
-
 /// What is counted, and by what.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Totals {
@@ -84,132 +81,6 @@ pub(crate) struct Total {
     pub(crate) numbers: Vec<NumberTotal>,
 }
 
-/// The numbers of a property, by their type.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum NumberTotal {
-    Whole(Sum<i64>),
-    Float(Sum<f64>),
-}
-
-/// Numbers added up.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Sum<T> {
-    pub(crate) count: u64,
-    /// Of whole numbers, modulo 2^64.
-    pub(crate) sum: T,
-    pub(crate) float_sum: f64,
-    pub(crate) least: T,
-    pub(crate) greatest: T,
-}
-
-/// Numbers that are added up, in the order that SQL sorts them in.
-pub(crate) trait Number: Copy {
-    const ZERO: Self;
-    const LEAST: Self;
-    const GREATEST: Self;
-    fn plus(self, other: Self) -> Self;
-    fn is_less(self, other: Self) -> bool;
-    fn float(self) -> f64;
-}
-
-impl Number for i64 {
-    const ZERO: Self = 0;
-    const LEAST: Self = Self::MIN;
-    const GREATEST: Self = Self::MAX;
-    fn plus(self, other: Self) -> Self {
-        self.wrapping_add(other)
-    }
-    fn is_less(self, other: Self) -> bool {
-        self < other
-    }
-    fn float(self) -> f64 {
-        self as f64
-    }
-}
-
-impl Number for f64 {
-    const ZERO: Self = 0.0;
-    /// What is less than any number: the negative NaN of all ones.
-    const LEAST: Self = Self::from_bits(u64::MAX);
-    const GREATEST: Self = Self::from_bits(u64::MAX >> 1);
-    fn plus(self, other: Self) -> Self {
-        self + other
-    }
-    fn is_less(self, other: Self) -> bool {
-        self.total_cmp(&other).is_lt()
-    }
-    fn float(self) -> f64 {
-        self
-    }
-}
-
-impl<T: Number> Sum<T> {
-    const NOTHING: Self = Self {
-        count: 0,
-        sum: T::ZERO,
-        float_sum: 0.0,
-        least: T::GREATEST,
-        greatest: T::LEAST,
-    };
-
-    #[inline]
-    fn add(&mut self, value: T) {
-        self.count += 1;
-        self.sum = self.sum.plus(value);
-        self.float_sum += value.float();
-        if value.is_less(self.least) {
-            self.least = value;
-        }
-        if self.greatest.is_less(value) {
-            self.greatest = value;
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        self.count += other.count;
-        self.sum = self.sum.plus(other.sum);
-        self.float_sum += other.float_sum;
-        if other.least.is_less(self.least) {
-            self.least = other.least;
-        }
-        if self.greatest.is_less(other.greatest) {
-            self.greatest = other.greatest;
-        }
-    }
-
-    /// Adds many at once: in lanes, of which none waits for another.
-    fn add_all(&mut self, values: &[T]) {
-        const LANES: usize = 8;
-        let mut lanes = [Self::NOTHING; LANES];
-        let chunks = values.chunks_exact(LANES);
-        chunks.remainder().iter().for_each(|value| self.add(*value));
-        for chunk in chunks {
-            for (lane, value) in lanes.iter_mut().zip(chunk) {
-                lane.add(*value);
-            }
-        }
-        lanes.iter().for_each(|lane| self.merge(lane));
-    }
-}
-
-impl NumberTotal {
-    fn nothing(measured: &Measured) -> Self {
-        match measured.whole {
-            true => Self::Whole(Sum::NOTHING),
-            false => Self::Float(Sum::NOTHING),
-        }
-    }
-
-    fn merge(&mut self, other: &Self) {
-        match (self, other) {
-            (Self::Whole(sum), Self::Whole(other)) => sum.merge(other),
-            (Self::Float(sum), Self::Float(other)) => sum.merge(other),
-            // The type is the question's.
-            (Self::Whole(_), Self::Float(_)) | (Self::Float(_), Self::Whole(_)) => {}
-        }
-    }
-}
-
 impl Total {
     fn nothing(totals: &Totals) -> Self {
         Self {
@@ -227,165 +98,6 @@ impl Total {
         for (sum, other) in self.numbers.iter_mut().zip(&other.numbers) {
             sum.merge(other);
         }
-    }
-}
-
-/// The periods that a run's rows lie in, by the hours or days that they are made of.
-#[derive(Debug)]
-struct Slots {
-    by_hour: bool,
-    /// The first hour or day, since 1970.
-    first: i64,
-    /// The place of each hour's or day's period.
-    places: Vec<u32>,
-    /// The number of each period.
-    periods: Vec<i64>,
-}
-
-impl Slots {
-    /// `None` where the run spans too many.
-    fn new(unit: CalendarUnit, run: NameRun<'_>) -> Option<Self> {
-        let by_hour = unit == CalendarUnit::Hour;
-        let width = if by_hour {
-            MICROS_PER_HOUR
-        } else {
-            MICROS_PER_DAY
-        };
-        let first = run.min_time().div_euclid(width);
-        let last = run.max_time().div_euclid(width);
-        if last.checked_sub(first)? >= MOST_SLOTS {
-            return None;
-        }
-        let (mut places, mut periods) = (Vec::new(), Vec::new());
-        for slot in first..=last {
-            let number = Zone::UTC.number(unit, slot.saturating_mul(width));
-            if periods.last() != Some(&number) {
-                periods.push(number);
-            }
-            places.push(periods.len() as u32 - 1);
-        }
-        Some(Self {
-            by_hour,
-            first,
-            places,
-            periods,
-        })
-    }
-
-    fn place(&self, time: i64) -> u32 {
-        // Divisions by constants are multiplications.
-        let slot = match self.by_hour {
-            true => time.div_euclid(MICROS_PER_HOUR),
-            false => time.div_euclid(MICROS_PER_DAY),
-        };
-        self.places[(slot - self.first) as usize]
-    }
-}
-
-/// The texts of a property in a run, and their codes.
-#[derive(Debug)]
-enum Texts {
-    /// The column's own, so many.
-    Coded(usize),
-    /// Of a short column without codes: its texts, ascending, and the place of each value's.
-    Listed { texts: Vec<String>, codes: Vec<u32> },
-}
-
-impl Texts {
-    /// `None` where other values than texts count, or too many have no codes.
-    fn new(column: Option<&ColumnView<'_>>) -> Result<Option<Self>, Corruption> {
-        let mut found = Self::Coded(0);
-        for part in column.into_iter().flat_map(ColumnView::parts) {
-            match (part.kind(), part.coded(), part.plain()) {
-                (Kind::Null, ..) => {}
-                (Kind::Text, Some(coded), _) => found = Self::Coded(coded.len() as usize),
-                (Kind::Text, _, Some(plain)) if part.len() <= MOST_LISTED => {
-                    let mut values = Vec::new();
-                    plain.for_each(0..part.len(), |_, value| values.push(value.to_owned()))?;
-                    found = Self::listed(&values);
-                }
-                _ => return Ok(None),
-            }
-        }
-        Ok(Some(found))
-    }
-
-    fn listed(values: &[String]) -> Self {
-        let texts: BTreeSet<&String> = values.iter().collect();
-        let places: HashMap<&String, u32> = texts.iter().copied().zip(0..).collect();
-        Self::Listed {
-            codes: values.iter().map(|value| places[value]).collect(),
-            texts: texts.into_iter().cloned().collect(),
-        }
-    }
-
-    fn count(&self) -> usize {
-        match self {
-            Self::Coded(count) => *count,
-            Self::Listed { texts, .. } => texts.len(),
-        }
-    }
-
-    fn text(&self, column: Option<&ColumnView<'_>>, code: u32) -> Result<String, Corruption> {
-        let part = column.and_then(|column| column.part(Kind::Text));
-        match (self, part.and_then(PartView::coded)) {
-            (Self::Listed { texts, .. }, _) => Ok(texts[code as usize].clone()),
-            (Self::Coded(_), Some(coded)) => Ok(coded.value(code)?.to_owned()),
-            (Self::Coded(_), None) => Ok(String::new()),
-        }
-    }
-}
-
-/// How the groups of a run are numbered: by period, then by each property's code, absence first.
-#[derive(Debug)]
-struct Numbering {
-    slots: Option<Slots>,
-    /// Of each property.
-    texts: Vec<Texts>,
-    groups: usize,
-}
-
-impl Numbering {
-    /// `None` where a property's texts have no codes, or there are too many groups.
-    fn new(totals: &Totals, run: NameRun<'_>) -> Result<Option<Self>, Corruption> {
-        let mut texts = Vec::with_capacity(totals.by_properties.len());
-        for name in &totals.by_properties {
-            match Texts::new(run.properties()?.get(name)?.as_ref())? {
-                Some(found) => texts.push(found),
-                None => return Ok(None),
-            }
-        }
-        let slots = match totals.by_period {
-            Some(unit) => match Slots::new(unit, run) {
-                Some(slots) => Some(slots),
-                None => return Ok(None),
-            },
-            None => None,
-        };
-        let periods = slots.as_ref().map_or(1, |slots| slots.periods.len());
-        let groups = texts
-            .iter()
-            .try_fold(periods, |groups, texts| {
-                groups.checked_mul(texts.count() + 1)
-            })
-            .filter(|groups| *groups <= MOST_GROUPS);
-        Ok(groups.map(|groups| Self {
-            slots,
-            texts,
-            groups,
-        }))
-    }
-
-    /// The period's number and the properties' codes of a group.
-    fn parts(&self, mut group: usize) -> (i64, Vec<Option<u32>>) {
-        let mut codes = vec![None; self.texts.len()];
-        for (code, texts) in codes.iter_mut().zip(&self.texts).rev() {
-            let width = texts.count() + 1;
-            *code = (group % width).checked_sub(1).map(|code| code as u32);
-            group /= width;
-        }
-        let period = self.slots.as_ref().map_or(0, |slots| slots.periods[group]);
-        (period, codes)
     }
 }
 
