@@ -90,7 +90,8 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
                 let (whole, broken) = Hours::of_range(day, 0, day * MICROS_PER_DAY + 1);
                 hours.map_or(Ok(()), |hours| {
                     [0, 1].into_iter().try_for_each(|key| {
-                        hours.or_into(key, (whole, &mut before), (broken, &mut after))
+                        let known = hours.or_into(key, (whole, &mut before), (broken, &mut after));
+                        known.map(|_| ())
                     })
                 })
             });

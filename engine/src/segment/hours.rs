@@ -61,9 +61,9 @@ impl Hours {
         (whole, broken)
     }
 
-    /// True for no hour at all.
-    pub fn is_empty(self) -> bool {
-        self.0 == 0
+    /// The hours of either.
+    pub fn or(self, others: Self) -> Self {
+        Self(self.0 | others.0)
     }
 
     fn has_any(self, others: Self) -> bool {
@@ -93,7 +93,7 @@ impl<'a> NameRun<'a> {
 impl DayHours<'_> {
     /// Adds the users of container `key` that have rows in any hour of `one` to `ones`, and of
     /// `two` to `twos`. The first question about a container reads the rows of all of its users of
-    /// the day, the others none.
+    /// the day, the others none. False where nothing is known: then nothing is added.
     ///
     /// # Errors
     /// Where stored bytes are damaged.
@@ -102,7 +102,7 @@ impl DayHours<'_> {
         key: u16,
         (one, ones): (Hours, &mut Words),
         (two, twos): (Hours, &mut Words),
-    ) -> Result<(), Corruption> {
+    ) -> Result<bool, Corruption> {
         let add = |table: &HourTable| {
             table.for_each(|user| {
                 ones.insert_if(user.low, user.hours.has_any(one));
@@ -113,7 +113,7 @@ impl DayHours<'_> {
     }
 
     /// Appends those of `wanted` that are users of container `key` and have rows in any of `hours`
-    /// to `lows`, ascending.
+    /// to `lows`, ascending. False where nothing is known: then none is appended.
     ///
     /// # Errors
     /// Where stored bytes are damaged.
@@ -123,7 +123,7 @@ impl DayHours<'_> {
         hours: Hours,
         wanted: &Words,
         lows: &mut Vec<u16>,
-    ) -> Result<(), Corruption> {
+    ) -> Result<bool, Corruption> {
         self.with_table(key, |table| {
             // Who is common is hard to foresee, so each is written and mostly overwritten.
             let mut end = lows.len();
@@ -136,13 +136,12 @@ impl DayHours<'_> {
         })
     }
 
-    fn with_table(&self, key: u16, with: impl FnOnce(&HourTable)) -> Result<(), Corruption> {
-        if let Ok(place) = self.run.users()?.position(key)
-            && let Some(table) = self.made.get(place, || self.table(key))?
-        {
-            with(table);
-        }
-        Ok(())
+    fn with_table(&self, key: u16, with: impl FnOnce(&HourTable)) -> Result<bool, Corruption> {
+        let Ok(place) = self.run.users()?.position(key) else {
+            return Ok(true);
+        };
+        let table = self.made.get(place, || self.table(key))?;
+        Ok(table.map(with).is_some())
     }
 
     fn table(&self, key: u16) -> Result<HourTable, Corruption> {

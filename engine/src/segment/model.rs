@@ -457,6 +457,13 @@ fn check_hours(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>, rows: &[(u
     const HOUR: i64 = MICROS_PER_DAY / 24;
     assert!(run.day_hours(1_000_000).unwrap().is_none());
     for (&day, users) in days {
+        let key = run.users().unwrap().keys().next().unwrap().0;
+        let given_up = run.day_hours(day).unwrap().unwrap();
+        run.segment.kept_hours.give_up();
+        let (mut ones, mut twos) = (Words::new(), Words::new());
+        let (all, _) = Hours::of_range(day, i64::MIN, i64::MAX);
+        let known = given_up.or_into(key, (all, &mut ones), (all, &mut twos));
+        assert!(!known.unwrap() && ones.is_empty() && twos.is_empty());
         let hours = run.day_hours(day).unwrap();
         let hours = hours.expect("a table of so few users may be kept");
         let of_day = rows.iter().filter(|(_, time)| day_of(*time) == day);
@@ -482,13 +489,12 @@ fn check_hours(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>, rows: &[(u
                 let (surely, possibly) = (of(&in_whole), of(&in_broken));
                 for (key, _) in run.users().unwrap().keys() {
                     let (mut ones, mut twos) = (Words::new(), Words::new());
-                    hours
-                        .or_into(key, (whole, &mut ones), (broken, &mut twos))
-                        .unwrap();
+                    let known = hours.or_into(key, (whole, &mut ones), (broken, &mut twos));
+                    assert!(known.unwrap());
                     check_container(key, &ones, &surely);
                     check_container(key, &twos, &possibly);
                     let mut lows = vec![7];
-                    hours.common(key, whole, &twos, &mut lows).unwrap();
+                    assert!(hours.common(key, whole, &twos, &mut lows).unwrap());
                     ones.and(&twos);
                     assert_eq!(lows[0], 7, "what is there stays");
                     assert_eq!(lows[1..], ones.iter().collect::<Vec<_>>());
@@ -505,8 +511,8 @@ fn check_container(key: u16, found: &Words, expected: &BTreeSet<u32>) {
     assert!(found.eq(expected), "container {key}");
 }
 
-/// Every span between days that have rows, and one day around them; each twice, so that what was
-/// kept answers too.
+/// Every span between days that have rows, and one day around them: where its union is made, kept, and
+/// given up before it is made.
 fn check_spans(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>) {
     let bounds: BTreeSet<i64> = days
         .keys()
@@ -518,8 +524,15 @@ fn check_spans(run: NameRun<'_>, days: &BTreeMap<i64, BTreeSet<u32>>) {
     {
         let inside = days.iter().filter(|&(day, _)| (first..=last).contains(day));
         let expected: BTreeSet<u32> = inside.flat_map(|(_, users)| users).copied().collect();
-        for _again in 0..2 {
+        for given_up in [false, false, true] {
+            let kept = &run.segment.kept_spans;
+            if given_up {
+                kept.give_up();
+            }
             let span = run.span_users(first..=last).unwrap();
+            if given_up {
+                kept.give_up();
+            }
             assert!(span.most_users() >= expected.len() as u64);
             let mut found = BTreeSet::new();
             for (key, _) in run.users().unwrap().keys() {

@@ -70,8 +70,11 @@ impl DaySpan<'_> {
     /// # Errors
     /// Where the bitmap of the run's users is damaged.
     pub fn or_into(&self, key: u16, words: &mut Words) -> Result<(), Corruption> {
-        let Some(union) = &self.union else {
+        let or_days = |words: &mut Words| {
             self.days.iter().for_each(|day| day.or_into(key, words));
+        };
+        let Some(union) = &self.union else {
+            or_days(words);
             return Ok(());
         };
         let Ok(place) = self.run.users()?.position(key) else {
@@ -79,13 +82,12 @@ impl DaySpan<'_> {
         };
         let make = || {
             let mut users = Words::new();
-            self.days
-                .iter()
-                .for_each(|day| day.or_into(key, &mut users));
+            or_days(&mut users);
             Ok(users)
         };
-        if let Some(users) = union.get(place, make)? {
-            words.or(users);
+        match union.get(place, make)? {
+            Some(users) => words.or(users),
+            None => or_days(words),
         }
         Ok(())
     }

@@ -38,8 +38,10 @@ enum Source<'a> {
 #[derive(Debug)]
 struct Edge<'a> {
     run: NameRun<'a>,
+    day: i64,
     /// The day's.
     users: BitmapView<'a>,
+    /// `None` where they may not be kept, or are not asked for.
     hours: Option<DayHours<'a>>,
     /// The hours inside the range, and those of which a part is.
     whole: Hours,
@@ -81,6 +83,21 @@ pub(crate) struct Exists<'a> {
 impl<'a> Exists<'a> {
     /// Finds the bitmaps and runs that answer.
     pub(crate) fn prepare(
+        snapshot: &'a Snapshot,
+        condition: &Condition,
+        range: TimeRange,
+    ) -> Result<Self, Corruption> {
+        let mut exists = Self::prepare_possible(snapshot, condition, range)?;
+        for source in &mut exists.sources {
+            if let Source::Edge(edge) = source {
+                edge.hours = edge.run.day_hours(edge.day)?;
+            }
+        }
+        Ok(exists)
+    }
+
+    /// The same for [`Exists::possible`] alone, which takes no room for tables of hours.
+    pub(crate) fn prepare_possible(
         snapshot: &'a Snapshot,
         condition: &Condition,
         range: TimeRange,
@@ -143,8 +160,9 @@ impl<'a> Exists<'a> {
                 let (whole, broken) = Hours::of_range(day, range.first, range.last);
                 self.sources.push(Source::Edge(Edge {
                     run,
+                    day,
                     users,
-                    hours: run.day_hours(day)?,
+                    hours: None,
                     whole,
                     broken,
                 }));
@@ -170,13 +188,10 @@ impl<'a> Exists<'a> {
             .any(|source| matches!(source, Source::Rows(_)))
     }
 
-    /// True where no row needs a look.
+    /// True where bitmaps alone answer.
     pub(crate) fn is_certain(&self) -> bool {
-        self.sources.iter().all(|source| match source {
-            Source::Users(_) | Source::Days(_) => true,
-            Source::Edge(edge) => edge.hours.is_some() && edge.broken.is_empty(),
-            Source::Rows(_) => false,
-        })
+        let certain = |source: &Source<'_>| matches!(source, Source::Users(_) | Source::Days(_));
+        self.sources.iter().all(certain)
     }
 
     /// Adds the users of a container that surely have such an event. Where the answer is certain
@@ -192,12 +207,7 @@ impl<'a> Exists<'a> {
             match source {
                 Source::Users(users) => users.or_into(key, surely),
                 Source::Days(days) => days.or_into(key, surely)?,
-                Source::Edge(edge) => match &edge.hours {
-                    Some(hours) => {
-                        hours.or_into(key, (edge.whole, surely), (edge.broken, open))?;
-                    }
-                    None => edge.users.or_into(key, open),
-                },
+                Source::Edge(edge) => edge.add_bounds(key, surely, open)?,
                 Source::Rows(scan) => scan.possible_users()?.or_into(key, open),
             }
         }
@@ -308,12 +318,25 @@ impl<'a> Exists<'a> {
 }
 
 impl Edge<'_> {
-    /// Appends those of `open` whose rows must be looked at, ascending.
-    fn candidates(&self, key: u16, open: &Words, lows: &mut Vec<u16>) -> Result<(), Corruption> {
-        match &self.hours {
-            Some(hours) => hours.common(key, self.broken, open, lows)?,
-            None => self.users.common(key, open, lows),
+    fn add_bounds(&self, key: u16, surely: &mut Words, open: &mut Words) -> Result<(), Corruption> {
+        if let Some(hours) = &self.hours
+            && hours.or_into(key, (self.whole, surely), (self.broken, open))?
+        {
+            return Ok(());
         }
+        self.users.or_into(key, open);
+        Ok(())
+    }
+
+    /// Appends those of `open` who may have rows in the range on this day, ascending. A table may have
+    /// been made since the bounds were told without one: so it is asked for the whole hours, too.
+    fn candidates(&self, key: u16, open: &Words, lows: &mut Vec<u16>) -> Result<(), Corruption> {
+        if let Some(hours) = &self.hours
+            && hours.common(key, self.whole.or(self.broken), open, lows)?
+        {
+            return Ok(());
+        }
+        self.users.common(key, open, lows);
         Ok(())
     }
 }
@@ -357,4 +380,58 @@ pub(crate) fn rows_in_range(
 fn has_any(times: &Times<'_>, rows: Range<usize>, range: TimeRange) -> bool {
     let first = times.first_from(rows.clone(), range.first);
     first < rows.end && times.get(first) <= range.last
+}
+
+#[cfg(test)]
+mod tests {
+    use pugmark_engine::{BatchBuilder, Store};
+
+    use crate::{Executor, QueryOptions, did, hours};
+
+    const HOUR: i64 = MICROS_PER_DAY / 24;
+
+    use super::*;
+
+    /// Who has which event when: every user one of each name, somewhere in two days.
+    fn time_of(user: i64, name: i64) -> i64 {
+        (user * 7 + name * 13 + user * name) % 48 * HOUR + user % 3_600 * 1_000_000
+    }
+
+    /// So many users that a small segment keeps the tables of few names: the others are given up
+    /// while the question runs.
+    #[test]
+    fn tables_of_hours_that_are_given_up_leave_rows_to_be_asked() {
+        const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::builder(directory.path()).open().unwrap();
+        let users = 0..2_000;
+        let mut batch = BatchBuilder::new();
+        for user in users.clone() {
+            for (number, name) in (0..).zip(NAMES) {
+                batch.event(&format!("u{user}"), time_of(user, number), name);
+            }
+        }
+        store.append(batch.finish().unwrap()).unwrap();
+        // Breaks both days, within an hour.
+        let as_of = 40 * HOUR + 20 * 60 * 1_000_000;
+        let options = QueryOptions {
+            as_of: Some(as_of),
+            ..QueryOptions::default()
+        };
+        let executor = Executor::new(store.snapshot().unwrap()).with_options(options);
+        let recently = |name| did(name).last(hours(30));
+        let inside = |user, name| {
+            let time = time_of(user, name);
+            as_of - 30 * HOUR < time && time <= as_of
+        };
+        let segment = recently("a").and(recently("b")).and(recently("c"));
+        let segment = segment.and(recently("d")).or(recently("e"));
+        let expected =
+            users.filter(|&user| (0..4).all(|name| inside(user, name)) || inside(user, 4));
+        let expected = expected.count() as u64;
+        assert!(expected > 100);
+        for _again in 0..3 {
+            assert_eq!(executor.count(segment.clone()).unwrap(), expected);
+        }
+    }
 }

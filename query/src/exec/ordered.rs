@@ -27,8 +27,10 @@ use super::worker::Worker;
 /// A funnel that the fast path can answer, made ready for a snapshot.
 #[derive(Debug)]
 pub(crate) struct Ordered<'a> {
-    /// Who has an event of each step in the range.
-    steps: Vec<Exists<'a>>,
+    /// Who has an event of the first step in the range.
+    entered: Exists<'a>,
+    /// Who may have one of each step behind it.
+    later: Vec<Exists<'a>>,
     /// Behind the steps: what is excluded.
     exclude: Option<Exclusion>,
     /// The runs of the steps' names, and of the excluded one.
@@ -100,11 +102,12 @@ impl<'a> Ordered<'a> {
         let Some(held) = held else {
             return Ok(None);
         };
-        let reached = funnel.steps.iter();
-        let reached = reached.map(|step| Exists::prepare(snapshot, &step.condition, range));
+        let (first, later) = (&funnel.steps[0].condition, funnel.steps[1..].iter());
+        let later = later.map(|step| Exists::prepare_possible(snapshot, &step.condition, range));
         Ok(Some(Self {
             held,
-            steps: reached.collect::<Result<_, _>>()?,
+            entered: Exists::prepare(snapshot, first, range)?,
+            later: later.collect::<Result<_, _>>()?,
             exclude: funnel.exclusion_bounds().map(|(after, _)| Exclusion {
                 step: funnel.steps.len(),
                 after: after - 1,
@@ -133,9 +136,10 @@ impl<'a> Ordered<'a> {
             skipped,
             ..
         } = worker;
-        let (bounds, none) = (self.steps[0].bounds(morsel)?, TraitTable::default());
-        let entered =
-            self.steps[0].users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
+        let (bounds, none) = (self.entered.bounds(morsel)?, TraitTable::default());
+        let entered = self
+            .entered
+            .users(morsel, &bounds, wanted, &none, control, starts, skipped)?;
         if entered.is_empty() {
             return Ok(entered);
         }
@@ -169,12 +173,10 @@ impl<'a> Ordered<'a> {
         }
         let runs = (present.as_slice(), self.held.as_slice());
         let (sources, held) = (&mut scratch.sources, &mut worker.held);
-        let found = self.steps.len() + usize::from(self.exclude.is_some());
+        let found = 1 + self.later.len() + usize::from(self.exclude.is_some());
         let mut rows = StepRows::find(found, runs, morsel, sources, held)?;
-        let mut reached = Vec::with_capacity(self.steps.len());
-        for step in &self.steps[1..] {
-            reached.push(step.possible(morsel.key)?);
-        }
+        let reached = self.later.iter().map(|step| step.possible(morsel.key));
+        let reached = reached.collect::<Result<_, _>>()?;
         let mut matching = Matching {
             ordered: self,
             control: worker.control,

@@ -2,6 +2,7 @@
 //! stack of an ordinary thread bears.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::LazyLock;
 
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -31,6 +32,11 @@ pub(super) async fn on_large_stack<T: Send + 'static, F: Future<Output = Result<
         SqlError::Engine(same.into())
     })?;
     let runtime = Handle::current();
-    let answer = planners.spawn_blocking(move || runtime.block_on(work()));
+    let begin = move || planners.spawn_blocking(move || runtime.block_on(work()));
+    // It panics where the system has no thread left.
+    let answer = std::panic::catch_unwind(AssertUnwindSafe(begin)).map_err(|_| {
+        let none = std::io::Error::other("the system gives no thread to plan on");
+        SqlError::Engine(none.into())
+    })?;
     answer.await.map_err(|_| QueryError::Panicked)?
 }
