@@ -101,6 +101,11 @@ impl ImageWriter {
         self.bytes.is_empty()
     }
 
+    /// What was appended so far.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The image so far, for the caller to append its trailer to.
     pub fn finish(self) -> Vec<u8> {
         self.bytes

@@ -15,7 +15,6 @@ use std::ops::Range;
 use bitpacking::{BitPacker, BitPacker8x};
 
 use super::area::{Area, AreaWriter};
-use super::layout::RunIndex;
 use crate::error::Corruption;
 use crate::format::{ImageWriter, Sealed};
 
@@ -25,6 +24,14 @@ pub(super) const GROUP_USERS: usize = BitPacker8x::BLOCK_LEN;
 const GROUP_BYTES: u64 = 12;
 /// Packed groups begin at multiples of this: one bit of each of 256 users.
 const PACKED_UNIT: usize = GROUP_USERS / 8;
+
+/// Where the counts of so many users are stored, who have so many rows.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored<'a> {
+    pub(super) area: &'a Area,
+    pub(super) users: u32,
+    pub(super) rows: u32,
+}
 
 /// Appends the counts of a run's users, which are at least 1 each.
 pub(super) fn write(image: &mut ImageWriter, counts: &[u32]) -> Area {
@@ -97,14 +104,14 @@ pub(super) fn table_len(users: u32) -> u64 {
 /// and returns their rows. Costs at most two partial groups more than asked for.
 pub(super) fn read(
     sealed: &Sealed,
-    index: &RunIndex,
+    stored: Stored<'_>,
     users: Range<u32>,
     counts: &mut Vec<u32>,
 ) -> Result<Range<u32>, Corruption> {
     let from = counts.len();
     let first_group = users.start / GROUP_USERS as u32;
     let last_group = users.end.saturating_sub(1) / GROUP_USERS as u32;
-    let found = Groups::open(sealed, index, first_group..last_group + 1)?.decode(counts)?;
+    let found = Groups::open(sealed, stored, first_group..last_group + 1)?.decode(counts)?;
     let skip = from + users.start as usize % GROUP_USERS;
     let end = skip + users.len();
     let skipped: u32 = counts[from..skip].iter().sum();
@@ -117,21 +124,21 @@ pub(super) fn read(
 /// The rows of the user numbered `user`.
 pub(super) fn read_one(
     sealed: &Sealed,
-    index: &RunIndex,
+    stored: Stored<'_>,
     user: u32,
 ) -> Result<Range<u32>, Corruption> {
     let group = user / GROUP_USERS as u32;
     let mut counts = Vec::with_capacity(GROUP_USERS);
-    let rows = Groups::open(sealed, index, group..group + 1)?.decode(&mut counts)?;
+    let rows = Groups::open(sealed, stored, group..group + 1)?.decode(&mut counts)?;
     let (before, from) = counts.split_at(user as usize % GROUP_USERS);
     let start = rows.start + before.iter().sum::<u32>();
-    Ok(start..start + from.first().ok_or_else(|| wrong(sealed, index))?)
+    Ok(start..start + from.first().ok_or_else(|| wrong(sealed, stored))?)
 }
 
 /// Neighbouring groups and their packed bytes.
 struct Groups<'a> {
     sealed: &'a Sealed,
-    index: &'a RunIndex,
+    stored: Stored<'a>,
     groups: Range<u32>,
     /// The groups' entries, and where there is one the next group's.
     table: &'a [[u8; GROUP_BYTES as usize]],
@@ -143,16 +150,16 @@ struct Groups<'a> {
 impl<'a> Groups<'a> {
     fn open(
         sealed: &'a Sealed,
-        index: &'a RunIndex,
+        stored: Stored<'a>,
         groups: Range<u32>,
     ) -> Result<Self, Corruption> {
-        let table_len = table_len(index.users);
+        let table_len = table_len(stored.users);
         let start = u64::from(groups.start) * GROUP_BYTES;
         let end = u64::from(groups.end) * GROUP_BYTES + GROUP_BYTES;
-        let table = index.counts.slice(sealed, start..end.min(table_len))?;
+        let table = stored.area.slice(sealed, start..end.min(table_len))?;
         let mut opened = Self {
             sealed,
-            index,
+            stored,
             groups,
             table: table.as_chunks().0,
             packed: &[],
@@ -162,11 +169,11 @@ impl<'a> Groups<'a> {
             opened.packed_range(0),
             opened.packed_range(opened.groups.len() - 1),
         ) else {
-            return Err(wrong(sealed, index));
+            return Err(wrong(sealed, stored));
         };
         if start < end {
             let range = table_len + start..table_len + end;
-            opened.packed = index.counts.slice(sealed, range)?;
+            opened.packed = stored.area.slice(sealed, range)?;
             opened.packed_from = start;
         }
         Ok(opened)
@@ -182,7 +189,7 @@ impl<'a> Groups<'a> {
     /// Users of the group at `place`.
     fn users(&self, place: usize) -> usize {
         let before = (self.groups.start as usize + place) * GROUP_USERS;
-        (self.index.users as usize - before).min(GROUP_USERS)
+        (self.stored.users as usize - before).min(GROUP_USERS)
     }
 
     /// Where the packed bytes of the group at `place` begin and end.
@@ -219,9 +226,9 @@ impl<'a> Groups<'a> {
         place: usize,
         group: &mut [u32; GROUP_USERS],
     ) -> Result<(Range<u32>, u32), Corruption> {
-        let wrong = || wrong(self.sealed, self.index);
+        let wrong = || wrong(self.sealed, self.stored);
         let [first_row, least, packed] = self.entry(place).ok_or_else(wrong)?;
-        let [end_row, _, _] = self.entry(place + 1).unwrap_or([self.index.rows, 0, 0]);
+        let [end_row, _, _] = self.entry(place + 1).unwrap_or([self.stored.rows, 0, 0]);
         let (width, users) = (packed & 63, self.users(place));
         if width > 32 {
             return Err(wrong());
@@ -248,16 +255,16 @@ impl<'a> Groups<'a> {
         };
         let sum = above + u64::from(least) * users as u64;
         // A sum in 64 bits that fits between two rows of 32 cannot have wrapped anywhere.
-        if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.index.rows {
+        if u64::from(first_row) + sum != u64::from(end_row) || end_row > self.stored.rows {
             return Err(wrong());
         }
         Ok((first_row..end_row, least))
     }
 }
 
-fn wrong(sealed: &Sealed, index: &RunIndex) -> Corruption {
+fn wrong(sealed: &Sealed, stored: Stored<'_>) -> Corruption {
     let what = "the rows of a run's users do not add up";
-    Corruption::new(sealed.file(), index.counts.offset(), what)
+    Corruption::new(sealed.file(), stored.area.offset(), what)
 }
 
 /// Finds the rows of users in ascending order, decoding each group once and only if asked for.
@@ -277,15 +284,15 @@ impl<'a> GroupCursor<'a> {
     /// A cursor over the users numbered `users`, of whom there is one at least.
     pub(super) fn open(
         sealed: &'a Sealed,
-        index: &'a RunIndex,
+        stored: Stored<'a>,
         users: Range<u32>,
     ) -> Result<Self, Corruption> {
-        if users.is_empty() || users.end > index.users {
-            return Err(wrong(sealed, index));
+        if users.is_empty() || users.end > stored.users {
+            return Err(wrong(sealed, stored));
         }
         let group = |user: u32| user / GROUP_USERS as u32;
         Ok(Self {
-            groups: Groups::open(sealed, index, group(users.start)..group(users.end - 1) + 1)?,
+            groups: Groups::open(sealed, stored, group(users.start)..group(users.end - 1) + 1)?,
             place: None,
             row: 0,
             least: 0,
@@ -296,7 +303,7 @@ impl<'a> GroupCursor<'a> {
 
     /// The rows of the user numbered `user`. Users of one group are best asked for together.
     pub(super) fn rows(&mut self, user: u32) -> Result<Range<u32>, Corruption> {
-        let wrong = || wrong(self.groups.sealed, self.groups.index);
+        let wrong = || wrong(self.groups.sealed, self.groups.stored);
         let group = user / GROUP_USERS as u32;
         let place = group
             .checked_sub(self.groups.groups.start)

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::layout::{Footer, HEADER_BYTES, RunIndex};
 use super::model::{self, PROPERTIES, Row};
+use super::order::OrderIndex;
 use super::{BuildOptions, Hours, Partition, Segment, UserStarts, build};
 use crate::bitmap::Words;
 use crate::error::Corruption;
@@ -48,6 +49,17 @@ fn read_all(segment: &Segment) -> Result<(), Corruption> {
     let read = segment.any_users().map(|users| users.iter().count());
     let mut results = vec![read.map(|_| ())];
     let mut starts = vec![0; 65_537];
+    results.push(segment.order().and_then(|order| {
+        let (mut found, mut runs) = (UserStarts::default(), Vec::new());
+        order.user_starts(0, 2..1_000, &mut found)?;
+        let first = found.starts.first().copied().unwrap_or_default();
+        order.runs(first..segment.meta().rows, &mut runs)?;
+        assert!(
+            runs.iter()
+                .all(|&run| usize::from(run) < segment.all_runs().len())
+        );
+        Ok(())
+    }));
     for run in segment.all_runs() {
         results.push(
             run.users()
@@ -164,6 +176,7 @@ struct Forge {
     footer: Footer,
     blocks: u32,
     indexes: Vec<RunIndex>,
+    order: OrderIndex,
 }
 
 impl Forge {
@@ -175,6 +188,7 @@ impl Forge {
         Self {
             body: image[..Footer::offset(&image)].to_vec(),
             indexes: indexes.collect(),
+            order: segment.order_index().unwrap().clone(),
             footer,
             blocks,
         }
@@ -185,6 +199,15 @@ impl Forge {
         let mut body = body;
         let mut footer = self.footer.clone();
         reseal(&mut footer.users, &body);
+        let place = footer.order.offset as usize
+            ..(footer.order.offset + u64::from(footer.order.len)) as usize;
+        if body[place.clone()] == self.body[place.clone()] {
+            let mut order = self.order.clone();
+            order.counts.reseal(&body);
+            order.numbers.reseal(&body);
+            body[place].copy_from_slice(&order.encode());
+        }
+        reseal(&mut footer.order, &body);
         for (entry, index) in footer.runs.iter_mut().zip(&self.indexes) {
             let place =
                 entry.index.offset as usize..entry.index.offset as usize + entry.index.len as usize;

@@ -44,6 +44,8 @@ pub(super) struct RunEntry {
 pub(super) struct Footer {
     pub(super) meta: SegmentMeta,
     pub(super) users: BlockRef,
+    /// The index of the order of all rows.
+    pub(super) order: BlockRef,
     pub(super) has_overflow: bool,
     pub(super) runs: Vec<RunEntry>,
     /// Checksum of all bytes before the footer, which nothing but a full check looks at: it
@@ -120,6 +122,7 @@ impl Footer {
         out.i64(meta.min_time);
         out.i64(meta.max_time);
         self.users.encode(&mut out);
+        self.order.encode(&mut out);
         out.u32(u32::from(self.has_overflow));
         out.u32(self.runs.len() as u32);
         for run in &self.runs {
@@ -217,6 +220,7 @@ impl Footer {
             max_time: bytes.i64()?,
         };
         let users = BlockRef::decode(&mut bytes)?;
+        let order = BlockRef::decode(&mut bytes)?;
         let has_overflow = match bytes.u32()? {
             0 => false,
             1 => true,
@@ -237,6 +241,7 @@ impl Footer {
         let footer = Self {
             meta,
             users,
+            order,
             has_overflow,
             runs,
             body: bytes.u64()?,
@@ -287,6 +292,15 @@ pub(super) fn header() -> [u8; HEADER_BYTES] {
 }
 
 impl RunIndex {
+    /// Where the users' counts are.
+    pub(super) fn stored_counts(&self) -> counts::Stored<'_> {
+        counts::Stored {
+            area: &self.counts,
+            users: self.users,
+            rows: self.rows,
+        }
+    }
+
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Writer::new();
         out.u32(self.rows);
@@ -422,20 +436,31 @@ impl RunIndex {
         Ok(())
     }
 
-    /// The containers' starts agree with the users' bitmap, and rows are at least users.
     fn check_containers(&self, users: BitmapView<'_>) -> Result<(), &'static str> {
-        let first = ContainerStart { user: 0, row: 0 };
-        let last = ContainerStart {
-            user: self.users,
-            row: self.rows,
-        };
-        let ends = (self.containers.first(), self.containers.last());
-        if ends != (Some(&first), Some(&last))
-            || self.containers.len() != users.container_count() + 1
-        {
+        if users.cardinality() != u64::from(self.users) {
             return Err("a run's containers do not cover it");
         }
-        for (pair, (_, cardinality)) in self.containers.windows(2).zip(users.keys()) {
+        ContainerStart::check(&self.containers, users, self.rows)
+    }
+}
+
+impl ContainerStart {
+    /// The starts of containers agree with the users' bitmap, and rows are at least users.
+    pub(super) fn check(
+        containers: &[Self],
+        users: BitmapView<'_>,
+        rows: u32,
+    ) -> Result<(), &'static str> {
+        let first = Self { user: 0, row: 0 };
+        let last = Self {
+            user: users.cardinality() as u32,
+            row: rows,
+        };
+        let ends = (containers.first(), containers.last());
+        if ends != (Some(&first), Some(&last)) || containers.len() != users.container_count() + 1 {
+            return Err("a run's containers do not cover it");
+        }
+        for (pair, (_, cardinality)) in containers.windows(2).zip(users.keys()) {
             let users = pair[1].user.checked_sub(pair[0].user);
             let rows = pair[1].row.checked_sub(pair[0].row);
             if users != Some(cardinality) || rows < users {

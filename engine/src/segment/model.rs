@@ -178,6 +178,7 @@ fn check_segment(segment: &Segment, rows: &[&Row], most_runs: usize) {
     check_bitmap(segment.any_users().unwrap(), &users);
 
     let own = own_names(rows, most_runs);
+    check_order(segment, rows, &own);
     assert!(segment.runs().map(|run| run.name()).eq(own.iter().copied()));
     let run_of = |row: &Row| own.iter().position(|&name| name == row.name);
     let ranks = ranks(rows, run_of);
@@ -196,6 +197,49 @@ fn check_segment(segment: &Segment, rows: &[&Row], most_runs: usize) {
             let expected: Vec<&Row> = inside.iter().map(|&at| rows[at]).collect();
             let ranks: Vec<u32> = inside.iter().map(|&at| ranks[at]).collect();
             check_run(run, &expected, &ranks);
+        }
+    }
+}
+
+/// The runs of all rows, user after user in total order: from any place, and of some users of each
+/// container.
+fn check_order(segment: &Segment, rows: &[&Row], own: &[&str]) {
+    let mut places: Vec<usize> = (0..rows.len()).collect();
+    places.sort_by_key(|&at| (rows[at].user, rows[at].time, at));
+    let run_of = |at: usize| own.iter().position(|&name| name == rows[at].name);
+    let expected = places
+        .iter()
+        .map(|&at| run_of(at).unwrap_or(own.len()) as u16);
+    let expected: Vec<u16> = expected.collect();
+    let order = segment.order().unwrap();
+    let all = rows.len() as u32;
+    for asked in [0..all, all / 3..all, 0..all / 2, all / 2..all / 2] {
+        let mut found = vec![7];
+        order.runs(asked.clone(), &mut found).unwrap();
+        assert_eq!(found[0], 7, "what is there stays");
+        assert_eq!(
+            found[1..],
+            expected[asked.start as usize..asked.end as usize]
+        );
+    }
+    assert!(order.runs(0..all + 1_000, &mut Vec::new()).is_err());
+    let users: Vec<u32> = places.iter().map(|&at| rows[at].user).collect();
+    for (key, _) in segment.any_users().unwrap().keys() {
+        let places = order.container_rows(key).unwrap();
+        let of_key = users
+            .iter()
+            .zip(0..)
+            .filter(|(user, _)| split(**user).0 == key);
+        assert!(of_key.map(|(_, place)| place).eq(places));
+        for lows in [0..65_536, 64..40_000] {
+            let mut found = UserStarts::default();
+            order.user_starts(key, lows.clone(), &mut found).unwrap();
+            let mut own = Vec::new();
+            found.for_each(|low, places| own.extend(places.map(|place| (place, join(key, low)))));
+            let inside = users.iter().zip(0..).filter(|(user, _)| {
+                split(**user).0 == key && lows.contains(&u32::from(split(**user).1))
+            });
+            assert!(inside.map(|(&user, place)| (place, user)).eq(own));
         }
     }
 }

@@ -3,19 +3,16 @@
 use std::ops::Range;
 
 use super::area::Area;
-use super::counts;
 use super::layout::{DayEntry, NAMES_PROPERTY, RunIndex};
 use super::segment::Segment;
+use super::starts::{UserStarts, UserTable, wrong_users};
 use super::ties::TieRanks;
 use super::times::Times;
 use super::values::{self, ValueEntry};
 use crate::batch::{Part, TextColumn, Values};
-use crate::bitmap::{BitmapView, ContainerView, Words, split};
+use crate::bitmap::BitmapView;
 use crate::codec::PropertiesView;
 use crate::error::Corruption;
-
-/// Entries of a dense table of row starts: one for each user of a container, and the end.
-const DENSE_STARTS: usize = (1 << 16) + 1;
 
 /// The rows of one event name (or of the overflow run) in a segment, sorted by (ordinal, time,
 /// arrival). Row numbers count from 0 within the run.
@@ -25,51 +22,6 @@ const DENSE_STARTS: usize = (1 << 16) + 1;
 pub struct NameRun<'a> {
     pub(super) segment: &'a Segment,
     pub(super) number: usize,
-}
-
-/// Users of a container with their rows: the `i`-th of `users`, counted from 0, has the rows
-/// `starts[i]..starts[i + 1]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UserStarts {
-    /// Low halves of the ordinals.
-    pub users: Words,
-    /// First row of each user, and the end of the last one's rows.
-    pub starts: Vec<u32>,
-}
-
-impl UserStarts {
-    /// Calls `visit` with the low half of each user's ordinal and its rows, in order.
-    #[inline]
-    pub fn for_each(&self, mut visit: impl FnMut(u16, Range<u32>)) {
-        let mut rows = self.starts.windows(2);
-        self.users.for_each(|low| {
-            if let Some(own) = rows.next() {
-                visit(low, own[0]..own[1]);
-            }
-        });
-    }
-}
-
-impl UserStarts {
-    /// The same for those of `wanted` alone; costs little for the others.
-    #[inline]
-    pub fn for_each_of(&self, wanted: &Words, mut visit: impl FnMut(u16, Range<u32>)) {
-        let mut before = 0;
-        let words = self.users.as_slice().iter().zip(wanted.as_slice());
-        for (word, (&users, &wanted)) in words.enumerate() {
-            let mut left = users & wanted;
-            while left != 0 {
-                let bit = left.trailing_zeros();
-                let smaller = users & ((1 << bit) - 1);
-                let place = before + smaller.count_ones() as usize;
-                if let Some(&[start, end]) = self.starts.get(place..place + 2) {
-                    visit((word * 64) as u16 | bit as u16, start..end);
-                }
-                left &= left - 1;
-            }
-            before += users.count_ones() as usize;
-        }
-    }
 }
 
 /// The users that have one value of a property in some row of a run.
@@ -88,6 +40,11 @@ impl<'a> NameRun<'a> {
 
     pub(super) fn index(&self) -> Result<&'a RunIndex, Corruption> {
         self.segment.index(self.number)
+    }
+
+    /// Its place among [`Segment::all_runs`].
+    pub fn number(&self) -> usize {
+        self.number
     }
 
     /// The event name; empty for the overflow run, and in the partition of traits.
@@ -163,8 +120,16 @@ impl<'a> NameRun<'a> {
     /// # Errors
     /// Where the run's index or its users are damaged.
     pub fn container_rows(&self, key: u16) -> Result<Range<u32>, Corruption> {
-        let place = self.container(key)?;
-        Ok(place.map_or(0..0, |place| place.rows))
+        self.table()?.container_rows(key)
+    }
+
+    /// The first row of the users of container `key` whose low halves are `low` or more; the end of
+    /// the container's rows where there is none. Costs some microseconds.
+    ///
+    /// # Errors
+    /// Where stored bytes are damaged.
+    pub fn first_row_from(&self, key: u16, low: u16) -> Result<u32, Corruption> {
+        self.table()?.first_row_from(key, low)
     }
 
     /// Number of users of container `key`.
@@ -172,7 +137,7 @@ impl<'a> NameRun<'a> {
     /// # Errors
     /// Where the run's index or its users are damaged.
     pub fn container_users(&self, key: u16) -> Result<u32, Corruption> {
-        let place = self.container(key)?;
+        let place = self.table()?.container(key)?;
         Ok(place.map_or(0, |place| place.users.len() as u32))
     }
 
@@ -185,18 +150,7 @@ impl<'a> NameRun<'a> {
     /// # Panics
     /// Where `starts` has not exactly 65 537 entries.
     pub fn row_starts(&self, key: u16, starts: &mut [u32]) -> Result<(), Corruption> {
-        assert_eq!(starts.len(), DENSE_STARTS, "a dense table of row starts");
-        let Some(place) = self.container(key)? else {
-            starts.fill(0);
-            return Ok(());
-        };
-        let mut firsts = Vec::with_capacity(place.users.len() + 2 * counts::GROUP_USERS);
-        self.first_rows(&place, place.users.clone(), &mut firsts)?;
-        if place.container.spread(&firsts, starts) {
-            Ok(())
-        } else {
-            Err(self.wrong_users())
-        }
+        self.table()?.row_starts(key, starts)
     }
 
     /// The users of container `key` whose low halves lie in `lows`, with their rows. `found` is
@@ -210,21 +164,7 @@ impl<'a> NameRun<'a> {
         lows: Range<u32>,
         found: &mut UserStarts,
     ) -> Result<(), Corruption> {
-        found.users.clear();
-        found.starts.clear();
-        let Some(place) = self.container(key)? else {
-            found.starts.push(0);
-            return Ok(());
-        };
-        place.container.or_into(&mut found.users);
-        let before = found.users.len_in(0..lows.start);
-        found.users.restrict(lows);
-        let first = place.users.start + before;
-        let users = first..first + found.users.len();
-        if users.end > place.users.end {
-            return Err(self.wrong_users());
-        }
-        self.first_rows(&place, users, &mut found.starts)
+        self.table()?.user_starts(key, lows, found)
     }
 
     /// Calls `visit` with the rows of those users of container `key` whose low halves are among
@@ -236,27 +176,9 @@ impl<'a> NameRun<'a> {
         &self,
         key: u16,
         lows: &[u16],
-        mut visit: impl FnMut(u16, Range<u32>),
+        visit: impl FnMut(u16, Range<u32>),
     ) -> Result<(), Corruption> {
-        let Some(place) = self.container(key)? else {
-            return Ok(());
-        };
-        let (sealed, index) = (&self.segment.sealed, self.index()?);
-        let mut cursor = counts::GroupCursor::open(sealed, index, place.users.clone())?;
-        let mut result = Ok(());
-        place.container.for_each_of(lows, |low, rank| {
-            if result.is_err() {
-                return;
-            }
-            match cursor.rows(place.users.start + rank) {
-                Ok(rows) if place.rows.start <= rows.start && rows.end <= place.rows.end => {
-                    visit(low, rows);
-                }
-                Ok(_) => result = Err(self.wrong_users()),
-                Err(error) => result = Err(error),
-            }
-        });
-        result
+        self.table()?.rows_of_users(key, lows, visit)
     }
 
     /// The rows of one user; empty where it has none. Costs some microseconds.
@@ -264,18 +186,7 @@ impl<'a> NameRun<'a> {
     /// # Errors
     /// Where stored bytes are damaged.
     pub fn user_rows(&self, ordinal: u32) -> Result<Range<u32>, Corruption> {
-        let (key, low) = split(ordinal);
-        let Some(place) = self.container(key)? else {
-            return Ok(0..0);
-        };
-        if !place.container.contains(low) {
-            return Ok(0..0);
-        }
-        let user = place.users.start + place.container.rank(low);
-        if user >= place.users.end {
-            return Err(self.wrong_users());
-        }
-        counts::read_one(&self.segment.sealed, self.index()?, user)
+        self.table()?.user_rows(ordinal)
     }
 
     /// The times of `rows`, in place.
@@ -436,61 +347,20 @@ impl<'a> NameRun<'a> {
         }
     }
 
-    /// Where container `key` lies in this run.
-    fn container(&self, key: u16) -> Result<Option<Place<'a>>, Corruption> {
+    /// Whose rows lie where.
+    fn table(&self) -> Result<UserTable<'a>, Corruption> {
         let index = self.index()?;
-        let users = self.users()?;
-        let Ok(at) = users.position(key) else {
-            return Ok(None);
-        };
-        let starts = (index.containers.get(at), index.containers.get(at + 1));
-        let (Some(start), Some(end)) = starts else {
-            return Err(self.wrong_users());
-        };
-        let container = users.container_at(at, u64::from(start.user));
-        Ok(container.map(|container| Place {
-            container,
-            users: start.user..end.user,
-            rows: start.row..end.row,
-        }))
-    }
-
-    /// The first row of each of a container's users numbered `users`, and the end of the last
-    /// one's.
-    fn first_rows(
-        &self,
-        place: &Place<'_>,
-        users: Range<u32>,
-        firsts: &mut Vec<u32>,
-    ) -> Result<(), Corruption> {
-        let (all, container) = (users == place.users, &place.rows);
-        if users.is_empty() {
-            firsts.push(container.start);
-            return Ok(());
-        }
-        let rows = counts::read(&self.segment.sealed, self.index()?, users, firsts)?;
-        let inside = container.start <= rows.start && rows.end <= container.end;
-        if !inside || (all && rows != *container) {
-            return Err(self.wrong_users());
-        }
-        let mut row = rows.start;
-        for first in firsts.iter_mut() {
-            row += std::mem::replace(first, row);
-        }
-        firsts.push(row);
-        Ok(())
+        Ok(UserTable {
+            sealed: &self.segment.sealed,
+            users: self.users()?,
+            containers: &index.containers,
+            counts: index.stored_counts(),
+            index_at: self.segment.entry(self.number).index.offset,
+        })
     }
 
     pub(super) fn wrong_users(&self) -> Corruption {
-        let what = "a run's users and its rows differ";
         let at = self.segment.entry(self.number).index.offset;
-        Corruption::new(self.segment.file(), at, what)
+        wrong_users(&self.segment.sealed, at)
     }
-}
-
-/// A container of a run.
-struct Place<'a> {
-    container: ContainerView<'a>,
-    users: Range<u32>,
-    rows: Range<u32>,
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::hours::HourTable;
 use super::kept::Kept;
 use super::layout::{Footer, RunEntry, RunIndex};
+use super::order::OrderIndex;
 use super::run::NameRun;
 use super::{Partition, SegmentMeta};
 use crate::bitmap::{BitmapView, Words};
@@ -21,6 +22,7 @@ pub struct Segment {
     pub(super) sealed: Sealed,
     pub(super) footer: Footer,
     indexes: Box<[OnceLock<Box<RunIndex>>]>,
+    order: OnceLock<Box<OrderIndex>>,
     pub(super) kept_spans: Kept<Words>,
     pub(super) kept_hours: Kept<HourTable>,
 }
@@ -40,6 +42,7 @@ impl Segment {
             sealed: Sealed::new(bytes, file, blocks),
             footer,
             indexes,
+            order: OnceLock::new(),
             kept_spans: Kept::default(),
             kept_hours: Kept::default(),
         })
@@ -121,6 +124,18 @@ impl Segment {
         }
         let index = RunIndex::open(&self.sealed, self.entry(run))?;
         Ok(cell.get_or_init(|| Box::new(index)))
+    }
+
+    /// The index of the order of all rows, decoded on the first call.
+    pub(super) fn order_index(&self) -> Result<&OrderIndex, Corruption> {
+        if let Some(index) = self.order.get() {
+            return Ok(index);
+        }
+        let (block, users) = (&self.footer.order, self.any_users()?);
+        let of = (self.footer.meta.rows, self.footer.runs.len());
+        let index = OrderIndex::open(self.sealed.block(block)?, users, of)
+            .map_err(|error| self.sealed.corrupt(block, error))?;
+        Ok(self.order.get_or_init(|| Box::new(index)))
     }
 }
 

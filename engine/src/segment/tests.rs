@@ -181,8 +181,8 @@ fn rows_are_told_of_users_that_there_are() {
     let (sealed, run) = (&segment.sealed, segment.run("a").unwrap());
     let index = run.index().unwrap();
     let first = |user: u32| (0..user).map(counted).sum::<u32>();
-    let mut second_group = GroupCursor::open(sealed, index, 256..512).unwrap();
-    let mut last_groups = GroupCursor::open(sealed, index, 300..600).unwrap();
+    let mut second_group = GroupCursor::open(sealed, index.stored_counts(), 256..512).unwrap();
+    let mut last_groups = GroupCursor::open(sealed, index.stored_counts(), 300..600).unwrap();
     for user in [300, 301, 511, 299, 256] {
         let rows = first(user)..first(user + 1);
         assert_eq!(second_group.rows(user).unwrap(), rows);

@@ -195,6 +195,21 @@ impl TimeForm {
         }
     }
 
+    /// The time of a row whose run's offsets are written as `bytes`.
+    #[inline]
+    pub(super) fn written(&self, bytes: &[u8], row: usize) -> i64 {
+        fn at<const N: usize>(bytes: &[u8], row: usize) -> [u8; N] {
+            bytes.as_chunks().0[row]
+        }
+        let offset = match self.width {
+            2 => u64::from(u16::from_le_bytes(at(bytes, row))),
+            4 => u64::from(u32::from_le_bytes(at(bytes, row))),
+            _ => u64::from_le_bytes(at(bytes, row)),
+        };
+        let since = offset.wrapping_mul(self.unit_micros);
+        self.min.wrapping_add(since as i64)
+    }
+
     /// True where a unit and width of this kind exist.
     pub(super) fn is_valid(&self) -> bool {
         UNITS.contains(&self.unit_micros) && matches!(self.width, 2 | 4 | 8) && self.min <= self.max

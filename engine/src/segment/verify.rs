@@ -9,8 +9,9 @@ use std::ops::Range;
 use super::days::DayBuilder;
 use super::layout::Footer;
 use super::merge::{recount_ties, rows_are_ranked};
-use super::run::{NameRun, UserStarts};
+use super::run::NameRun;
 use super::segment::Segment;
+use super::starts::UserStarts;
 use super::values::{self, UserRuns};
 use crate::bitmap::{BitmapBuilder, BitmapView, CONTAINER_BITS, Words};
 use crate::error::Corruption;
@@ -75,6 +76,7 @@ impl Segment {
         self.check_users(all)?;
         self.check_names()?;
         self.check_ties()?;
+        self.check_order()?;
         Ok(report)
     }
 
@@ -112,6 +114,39 @@ impl Segment {
                 if name.len() > limits::MAX_NAME_BYTES || self.run(name).is_some() {
                     return Err(self.damaged("an overflow run has a name that it must not have"));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// The order of all rows is that of their times, and ranks where these are equal.
+    fn check_order(&self) -> Result<(), Corruption> {
+        let order = self.order()?;
+        let (mut found, mut runs) = (UserStarts::default(), Vec::new());
+        for (key, _) in self.any_users()?.keys() {
+            let mut rows: Vec<(u16, i64, u32, u16)> = Vec::new();
+            for (run, number) in self.all_runs().zip(0..) {
+                let of_run = run.container_rows(key)?;
+                let (times, ties) = (run.times(of_run.clone())?, run.ties(of_run.clone())?);
+                run.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
+                found.for_each(|low, own| {
+                    let time = |row: u32| times.get((row - of_run.start) as usize);
+                    rows.extend(own.map(|row| (low, time(row), ties.rank(row), number)));
+                });
+            }
+            rows.sort_unstable();
+            order.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
+            let first = found.starts.first().copied().unwrap_or_default();
+            let end = found.starts.last().copied().unwrap_or_default();
+            runs.clear();
+            order.runs(first..end, &mut runs)?;
+            let mut stored = Vec::with_capacity(runs.len());
+            found.for_each(|low, own| {
+                let own = &runs[(own.start - first) as usize..(own.end - first) as usize];
+                stored.extend(own.iter().map(|&run| (low, run)));
+            });
+            if !rows.iter().map(|row| (row.0, row.3)).eq(stored) {
+                return Err(self.damaged("the order of rows is not theirs"));
             }
         }
         Ok(())

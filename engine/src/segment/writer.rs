@@ -6,6 +6,7 @@ use super::area::Area;
 use super::counts;
 use super::days::DayBuilder;
 use super::layout::{self, ContainerStart, DayEntry, Footer, NAMES_PROPERTY, RunEntry, RunIndex};
+use super::order::{self, WrittenRun};
 use super::times::TimeForm;
 use super::values::{self, UserRuns};
 use super::{Partition, SegmentImage, SegmentMeta};
@@ -64,6 +65,8 @@ pub(super) struct SegmentWriter {
     runs: Vec<RunEntry>,
     /// The users of all runs.
     users: BTreeMap<u16, Words>,
+    /// For each run, what the order of all rows follows from.
+    written: Vec<WrittenRun>,
 }
 
 /// A run whose rows are written and whose properties are not yet.
@@ -77,7 +80,8 @@ pub(super) struct OpenRun {
     containers: Vec<ContainerStart>,
     counts_area: Area,
     times: Area,
-    ties: Area,
+    ties: Vec<[u32; 2]>,
+    ties_area: Area,
     days: Vec<DayEntry>,
     day_bitmaps: Area,
 }
@@ -92,6 +96,7 @@ impl SegmentWriter {
             compressed,
             runs: Vec::new(),
             users: BTreeMap::new(),
+            written: Vec::new(),
         }
     }
 
@@ -109,7 +114,7 @@ impl SegmentWriter {
         let counts_area = counts::write(&mut self.image, &counts);
         let form = TimeForm::of(&times);
         let times_area = form.write(&mut self.image, &times);
-        let ties = Area::write(&mut self.image, bytemuck::cast_slice(&ties));
+        let ties_area = Area::write(&mut self.image, bytemuck::cast_slice(&ties));
         let (days, day_bitmaps) = match self.partition {
             Partition::Traits => Default::default(),
             Partition::Events(_) => {
@@ -126,6 +131,7 @@ impl SegmentWriter {
             counts_area,
             times: times_area,
             ties,
+            ties_area,
             days,
             day_bitmaps,
         }
@@ -167,7 +173,7 @@ impl SegmentWriter {
             containers: run.containers,
             counts: run.counts_area,
             times: run.times,
-            ties: run.ties,
+            ties: run.ties_area,
             days: run.days,
             day_bitmaps: run.day_bitmaps,
             value_bitmaps,
@@ -175,6 +181,8 @@ impl SegmentWriter {
             values,
             names,
         };
+        let times = index.times.offset() as usize;
+        let times = times..times + index.times.len() as usize;
         let index = self.image.block(&index.encode());
         self.has_overflow = name.is_none();
         self.runs.push(RunEntry {
@@ -184,6 +192,13 @@ impl SegmentWriter {
             min_time: run.form.min,
             max_time: run.form.max,
             index,
+        });
+        self.written.push(WrittenRun {
+            users: run.users,
+            counts: run.counts,
+            form: run.form,
+            times,
+            ties: run.ties,
         });
     }
 
@@ -218,6 +233,8 @@ impl SegmentWriter {
             builder.push_words(key, words);
         }
         let users = self.image.block(&builder.finish());
+        let order = order::write(&mut self.image, &self.users, &self.written);
+        let order = self.image.block(&order.encode());
         let meta = SegmentMeta {
             partition: self.partition,
             first_container,
@@ -230,6 +247,7 @@ impl SegmentWriter {
         let footer = Footer {
             meta,
             users,
+            order,
             has_overflow: self.has_overflow,
             runs: self.runs,
             body: 0,

@@ -16,6 +16,8 @@ use crate::behaviour::{Skipped, TimeRange};
 use super::control::{Control, QueryError};
 use super::digits;
 use super::effort;
+use super::gather_in_order::{Reader, Slots};
+use super::in_order::InOrder;
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan, Verdicts};
@@ -49,6 +51,7 @@ pub(crate) struct Gather<'c> {
     spare: Vec<u64>,
     /// Who has rows of the run at hand.
     found: UserStarts,
+    in_order: InOrder<'c>,
     control: &'c Control,
     memory: Reservation<'c>,
 }
@@ -90,6 +93,7 @@ impl<'c> Gather<'c> {
             unsorted: Unsorted::default(),
             spare: Vec::new(),
             found: UserStarts::default(),
+            in_order: InOrder::new(control),
             control,
             memory: control.reservation(),
         }
@@ -116,6 +120,9 @@ impl<'c> Gather<'c> {
         asked: Asked,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
+        if self.in_order.find(scan, morsel, wanted, SORT_COST)? {
+            return self.fill_in_order(scan, morsel, wanted, traits, asked, skipped);
+        }
         self.unsorted.clear();
         let layout = KeyLayout::new(scan, morsel)?;
         for (number, source) in (0..).zip(&scan.runs) {
@@ -148,6 +155,71 @@ impl<'c> Gather<'c> {
         }
         self.order(scan, &layout);
         Ok(())
+    }
+
+    /// Gathers events as the order of rows tells them.
+    fn fill_in_order(
+        &mut self,
+        scan: &Scan<'_>,
+        morsel: &Morsel,
+        wanted: &Words,
+        traits: &TraitTable,
+        asked: Asked,
+        skipped: &mut Skipped,
+    ) -> Result<(), QueryError> {
+        self.lows.clear();
+        self.starts.clear();
+        let mut readers = Vec::with_capacity(self.in_order.pieces().len());
+        let mut most = 0;
+        for piece in self.in_order.pieces() {
+            let found = (&mut self.found, self.control, &mut *skipped);
+            let reader = Reader::open(piece, scan, morsel, traits, asked, found)?;
+            most += reader.most_events();
+            self.memory.at_least(most * BYTES_PER_ORDERED_EVENT)?;
+            readers.push(reader);
+        }
+        self.times.resize(most, 0);
+        self.masks.resize(most, 0);
+        self.flags.resize(most, 0);
+        self.rows.resize(most, RowRef::default());
+        let mut events = 0;
+        for word in morsel.lows.start / 64..morsel.lows.end / 64 {
+            let wanted = wanted.as_slice()[word as usize];
+            let of_word = |bits, reader: &Reader<'_, '_>| bits | reader.walk.users[word as usize];
+            let mut left = readers.iter().fold(0, of_word);
+            while left != 0 {
+                let low = (word * 64 + left.trailing_zeros()) as u16;
+                let bit = left & left.wrapping_neg();
+                left ^= bit;
+                let before = events;
+                for reader in &mut readers {
+                    if reader.walk.users[word as usize] & bit == 0 {
+                        continue;
+                    }
+                    if wanted & bit == 0 {
+                        reader.pass();
+                        continue;
+                    }
+                    let mut out = Slots {
+                        times: &mut self.times[events..],
+                        masks: &mut self.masks[events..],
+                        flags: &mut self.flags[events..],
+                        rows: &mut self.rows[events..],
+                    };
+                    events += reader.read(scan.range, &mut out);
+                }
+                if before < events {
+                    self.lows.push(low);
+                    self.starts.push(before as u32);
+                }
+            }
+        }
+        self.starts.push(events as u32);
+        self.times.truncate(events);
+        self.masks.truncate(events);
+        self.flags.truncate(events);
+        self.rows.truncate(events);
+        Ok(readers.iter().try_for_each(Reader::check)?)
     }
 
     /// Brings the events into order.
@@ -221,6 +293,11 @@ impl<'c> Gather<'c> {
         self.rows.extend(places().map(|place| unsorted.rows[place]));
     }
 }
+
+/// Bytes of an event that comes in order.
+const BYTES_PER_ORDERED_EVENT: usize = 8 + 8 + 1 + size_of::<RowRef>();
+/// So many rows are gone through in order while one is sorted.
+const SORT_COST: f64 = 12.0;
 
 /// What an event costs while it is gathered: unsorted, twice as a key, and in order.
 const BYTES_PER_EVENT: usize = 2 * (8 + 8 + 1 + size_of::<RowRef>()) + 4 + 2 * 8;
@@ -308,7 +385,7 @@ struct RunRows<'r, 'a> {
 }
 
 /// Verdicts as bits of masks and flags.
-struct BitVerdicts {
+pub(super) struct BitVerdicts {
     /// Of the conditions that hold for all rows.
     all: (u64, u8),
     /// Of those that hold for some, and for which.
@@ -317,7 +394,7 @@ struct BitVerdicts {
 }
 
 impl BitVerdicts {
-    fn new(verdicts: Vec<Verdicts>, asked: &Asked) -> Self {
+    pub(super) fn new(verdicts: Vec<Verdicts>, asked: &Asked) -> Self {
         let (mut all, mut some) = ((0, 0), Vec::new());
         for (bit, verdicts) in verdicts.into_iter().enumerate() {
             let bits = match bit < asked.steps {
@@ -350,9 +427,14 @@ impl BitVerdicts {
         next.min().unwrap_or(usize::MAX)
     }
 
+    /// The bits of every row; `None` where rows differ.
+    pub(super) fn of_all(&self) -> Option<(u64, u8)> {
+        self.some.is_empty().then(|| self.of(0)).flatten()
+    }
+
     /// The bits of a row; `None` where it is not wanted.
     #[inline]
-    fn of(&self, row: usize) -> Option<(u64, u8)> {
+    pub(super) fn of(&self, row: usize) -> Option<(u64, u8)> {
         let (mut mask, mut flags) = self.all;
         for (bits, verdicts) in &self.some {
             let holds = verdicts.at(row);

@@ -50,7 +50,9 @@ mod funnel;
 #[cfg(test)]
 mod funnel_tests;
 mod gather;
+mod gather_in_order;
 mod held;
+mod in_order;
 mod intern;
 mod lanes;
 mod lifecycle;
@@ -76,6 +78,7 @@ mod stickiness;
 pub(crate) mod table_scan;
 #[cfg(test)]
 mod tests;
+mod times_in_order;
 pub(crate) mod totals;
 #[cfg(feature = "sql")]
 #[cfg(test)]

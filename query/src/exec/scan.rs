@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 
 use pugmark_engine::bitmap::{BitmapView, CONTAINER_BITS};
-use pugmark_engine::segment::{NameRun, Times};
+use pugmark_engine::segment::{NameRun, Segment, Times};
 use pugmark_engine::{Corruption, Snapshot};
 
 use crate::behaviour::{Condition, Names, Skipped, TimeRange, Truth};
@@ -39,6 +40,8 @@ pub(crate) struct RunScan<'a> {
 /// The runs that conditions must read over a range.
 #[derive(Clone, Debug)]
 pub(crate) struct Scan<'a> {
+    /// Those of the snapshot, whether they are read or not.
+    pub(crate) segments: &'a [Arc<Segment>],
     pub(crate) runs: Vec<RunScan<'a>>,
     pub(crate) range: TimeRange,
     /// Traits that the conditions read.
@@ -59,6 +62,7 @@ impl<'a> Scan<'a> {
         let names = conditions.iter().map(|condition| condition.names());
         let names = names.fold(Names::These(BTreeSet::new()), Names::union);
         let mut scan = Self {
+            segments: snapshot.event_segments(),
             runs: Vec::new(),
             range,
             traits: BTreeSet::new(),
@@ -123,6 +127,14 @@ impl<'a> Scan<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl RunScan<'_> {
+    /// True where the name of the run decides every condition.
+    pub(crate) fn is_decided(&self) -> bool {
+        let constant = |condition: &Condition| matches!(condition, Condition::Constant(_));
+        self.conditions.iter().all(constant)
     }
 }
 

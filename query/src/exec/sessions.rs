@@ -8,6 +8,7 @@ use super::Executor;
 use super::control::{Control, QueryError};
 use super::each_user::Reads;
 use super::memory::Reservation;
+use super::user_times::Own;
 use crate::kernel::{Session, SessionCutter};
 
 impl Executor {
@@ -161,9 +162,14 @@ impl<'c> Cutting<'c> {
     }
 
     #[inline]
-    fn cut(&mut self, times: &[i64], each: impl FnMut(Session)) {
-        self.cutter.add(times);
-        self.cutter.finish(each);
+    fn cut(&mut self, times: Own<'_>, each: impl FnMut(Session)) {
+        match times {
+            Own::Ordered(times) => self.cutter.cut_ordered(times, each),
+            Own::Unordered(times) => {
+                self.cutter.add(times);
+                self.cutter.finish(each);
+            }
+        }
     }
 
     /// Reserves what the cutter holds, and `more`.

@@ -19,6 +19,7 @@ use super::gather::lows_of;
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan, Verdicts};
+use super::times_in_order::{OrderedTimes, names_decide};
 use super::traits::TraitTable;
 
 /// The runs of a morsel. Kept between morsels, so that its memory is reused.
@@ -45,6 +46,16 @@ struct RunTimes {
     chosen: Vec<u64>,
 }
 
+/// So many rows are gone through in order while the time of one is put where its user's are.
+const SORT_COST: f64 = 4.0;
+
+/// The times of one user.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Own<'t> {
+    Ordered(&'t [i64]),
+    Unordered(&'t [i64]),
+}
+
 impl Executor {
     /// Hands over the times of every user who has an event that satisfies the condition, in any order; gives the
     /// states of the threads.
@@ -56,19 +67,27 @@ impl Executor {
         control: &Control,
         reads: &Reads<'_>,
         begin: impl Fn() -> S + Sync,
-        user: impl Fn(u32, &[i64], &mut S) -> Result<(), QueryError> + Sync,
+        user: impl Fn(u32, Own<'_>, &mut S) -> Result<(), QueryError> + Sync,
     ) -> Result<(Vec<S>, Notices), QueryError> {
-        let begin = || (UserTimes::new(control), begin());
+        let begin = || (UserTimes::new(control), OrderedTimes::new(control), begin());
         let (states, notices) = self.each_morsel(
             control,
             reads,
             begin,
-            |scan, (morsel, users, traits), worker, (times, state)| {
+            |scan, (morsel, users, traits), worker, (times, ordered, state)| {
+                let rows = &mut worker.in_order;
+                if names_decide(scan) && rows.find(scan, morsel, users, SORT_COST)? {
+                    return ordered.for_each(rows, scan, (morsel, users), |ordinal, own| {
+                        user(ordinal, Own::Ordered(own), state)
+                    });
+                }
                 times.find(scan, morsel, users, traits, &mut worker.skipped)?;
-                times.for_each(scan, morsel, |ordinal, own| user(ordinal, own, state))
+                times.for_each(scan, morsel, |ordinal, own| {
+                    user(ordinal, Own::Unordered(own), state)
+                })
             },
         )?;
-        let states = states.into_iter().map(|(_, state)| state);
+        let states = states.into_iter().map(|(_, _, state)| state);
         Ok((states.collect(), notices))
     }
 }

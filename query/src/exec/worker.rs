@@ -7,6 +7,7 @@ use crate::kernel::DidScratch;
 
 use super::control::{Control, QueryError};
 use super::gather::Gather;
+use super::in_order::InOrder;
 use super::memory::Reservation;
 use super::ordered::OrderedScratch;
 use super::scan::DENSE_STARTS;
@@ -20,6 +21,7 @@ pub(crate) struct Worker<'c> {
     /// Number of events of each user.
     pub(crate) counts: Vec<u64>,
     pub(crate) gather: Gather<'c>,
+    pub(crate) in_order: InOrder<'c>,
     pub(crate) did: DidScratch,
     pub(crate) skipped: Skipped,
     pub(crate) ordered: OrderedScratch,
@@ -36,6 +38,7 @@ impl<'c> Worker<'c> {
             starts: vec![0; DENSE_STARTS],
             counts: Vec::new(),
             gather: Gather::new(control),
+            in_order: InOrder::new(control),
             did: DidScratch::default(),
             skipped: Skipped::default(),
             ordered: OrderedScratch::default(),

@@ -84,6 +84,29 @@ impl SessionCutter {
         Self { gap, times }
     }
 
+    /// Calls `each` with the sessions of a user's times, which ascend.
+    #[inline]
+    pub fn cut_ordered(&self, times: &[i64], mut each: impl FnMut(Session)) {
+        let (Some(&first), gap) = (times.first(), self.gap) else {
+            return;
+        };
+        let mut session = Session {
+            started: first,
+            ended: first,
+            events: 0,
+        };
+        for &time in times {
+            // Not negative; as a number without a sign it cannot overflow.
+            if time.wrapping_sub(session.ended) as u64 > gap {
+                each(session);
+                (session.started, session.events) = (time, 0);
+            }
+            session.ended = time;
+            session.events += 1;
+        }
+        each(session);
+    }
+
     /// Adds times of the user at hand.
     #[inline]
     pub fn add(&mut self, times: &[i64]) {

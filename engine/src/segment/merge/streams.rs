@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use super::super::run::{NameRun, UserStarts};
+use super::super::run::NameRun;
 use super::super::segment::Segment;
+use super::super::starts::UserStarts;
 use super::super::ties::TieRanks;
 use crate::bitmap::{CONTAINER_BITS, Words, join, split};
 use crate::error::Corruption;
