@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use hashbrown::HashMap;
 
 use super::names::NameRuns;
+use super::order::OrderedRows;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Partition, SegmentImage};
 use crate::batch::shape::{Picks, Sources};
@@ -172,7 +173,7 @@ impl<'a> Rows<'a> {
         let mut counts = vec![0; self.texts.len()];
         names.iter().for_each(|&name| counts[name as usize] += 1);
         let runs = NameRuns::choose(&self.texts, &counts, options.max_name_runs);
-        let parts = split(keys, &names, &sources, &runs, &counts);
+        let (parts, order) = split(keys, &names, &sources, &runs, &counts);
         let mut of_run: Vec<Vec<&FoundProperty<'_>>> = vec![Vec::new(); runs.len()];
         for property in properties {
             let names = property.names.iter().filter(|&name| counts[name] > 0);
@@ -181,7 +182,7 @@ impl<'a> Rows<'a> {
                 .into_iter()
                 .for_each(|run| of_run[run as usize].push(property));
         }
-        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed, Some(order));
         for (part, (number, found)) in parts.into_iter().zip(of_run.iter().enumerate()) {
             let name = runs.own.get(number).map(|&name| self.texts[name as usize]);
             let open = writer.begin_run(part.rows);
@@ -276,20 +277,22 @@ fn sort_by_user(keys: &mut Vec<u128>) {
     }
 }
 
-/// Deals rows out to their runs; rows of one user and time in different runs get ranks. `names`
-/// and `sources` are those of the keys; `counts` says how many rows each name has.
+/// Deals rows out to their runs, and says which run each went to; rows of one user and time in
+/// different runs get ranks. `names` and `sources` are those of the keys; `counts` says how many
+/// rows each name has.
 fn split(
     keys: &[u128],
     names: &[u32],
     sources: &[(u32, u32)],
     runs: &NameRuns,
     counts: &[u32],
-) -> Vec<RunPart> {
+) -> (Vec<RunPart>, OrderedRows) {
     let mut lengths = vec![0; runs.len()];
     for (name, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
         lengths[runs.run_of[name] as usize] += count as usize;
     }
     let mut parts: Vec<RunPart> = lengths.into_iter().map(RunPart::with_capacity).collect();
+    let mut order = OrderedRows::with_capacity(keys.len());
     let mut at = 0;
     for group in keys.chunk_by(|&left, &right| left >> 32 == right >> 32) {
         let group = at..at + group.len();
@@ -304,6 +307,7 @@ fn split(
             } else {
                 0
             };
+            order.push(user, run_of(row) as u16);
             let part = &mut parts[run_of(row) as usize];
             part.rows.push(user, time, rank);
             part.picks.push(sources[row]);
@@ -312,7 +316,7 @@ fn split(
             }
         }
     }
-    parts
+    (parts, order)
 }
 
 /// The rows of one run, and where they come from.

@@ -23,7 +23,7 @@ use super::segment::Segment;
 use super::starts::{UserStarts, UserTable};
 use super::times::TimeForm;
 use super::writer::containers_of;
-use crate::bitmap::{BitmapView, Words};
+use crate::bitmap::{BitmapView, Words, split};
 use crate::error::Corruption;
 use crate::format::{ImageWriter, Reader, WireError, Writer};
 
@@ -142,6 +142,78 @@ fn packed_bytes(width: u8) -> usize {
     usize::from(width) * BLOCK / 8
 }
 
+/// The rows of a segment in order, for those who write it.
+#[derive(Debug, Default)]
+pub(super) struct OrderedRows {
+    /// The user of the last row.
+    last: Option<u32>,
+    /// Where each container begins.
+    containers: Vec<ContainerStart>,
+    counts: Vec<u32>,
+    numbers: Vec<u16>,
+}
+
+impl OrderedRows {
+    /// Room for `rows` rows.
+    pub(super) fn with_capacity(rows: usize) -> Self {
+        Self {
+            numbers: Vec::with_capacity(rows),
+            ..Self::default()
+        }
+    }
+
+    /// Appends a row of run number `run`, which must not come before the last.
+    #[inline]
+    pub(super) fn push(&mut self, user: u32, run: u16) {
+        match self.counts.last_mut() {
+            Some(count) if self.last == Some(user) => *count += 1,
+            _ => {
+                if self.last.is_none_or(|last| split(last).0 != split(user).0) {
+                    self.mark_container();
+                }
+                self.counts.push(1);
+                self.last = Some(user);
+            }
+        }
+        self.numbers.push(run);
+    }
+
+    /// Finds the order of `runs`, which are all of a segment's; `users` are theirs.
+    pub(super) fn of_runs(
+        image: &ImageWriter,
+        users: &BTreeMap<u16, Words>,
+        runs: &[WrittenRun],
+    ) -> Self {
+        let mut cursors: Vec<RunCursor<'_>> = runs.iter().map(RunCursor::new).collect();
+        let (mut rows, mut container) = (Self::default(), ContainerRows::default());
+        for (&key, users) in users {
+            rows.mark_container();
+            container.fill(&mut cursors, (key, users), image.bytes());
+            container.append(&mut rows.counts, &mut rows.numbers);
+        }
+        rows
+    }
+
+    fn mark_container(&mut self) {
+        self.containers.push(ContainerStart {
+            user: self.counts.len() as u32,
+            row: self.numbers.len() as u32,
+        });
+    }
+
+    /// Appends the order of the rows of so many runs.
+    pub(super) fn write(mut self, image: &mut ImageWriter, runs: usize) -> OrderIndex {
+        self.mark_container();
+        OrderIndex {
+            users: self.counts.len() as u32,
+            rows: self.numbers.len() as u32,
+            containers: self.containers,
+            counts: counts::write(image, &self.counts),
+            numbers: pack(image, &self.numbers, width_of(runs)),
+        }
+    }
+}
+
 /// What is left of a run when it is written, to find the order of all rows.
 #[derive(Debug)]
 pub(super) struct WrittenRun {
@@ -152,37 +224,6 @@ pub(super) struct WrittenRun {
     pub(super) times: Range<usize>,
     /// `[row, rank]` of rows that share user and time with rows of another run.
     pub(super) ties: Vec<[u32; 2]>,
-}
-
-/// Appends the order of the rows of `runs`, which are all of a segment's; `users` are theirs.
-pub(super) fn write(
-    image: &mut ImageWriter,
-    users: &BTreeMap<u16, Words>,
-    runs: &[WrittenRun],
-) -> OrderIndex {
-    let mut cursors: Vec<RunCursor<'_>> = runs.iter().map(RunCursor::new).collect();
-    let (mut counts, mut numbers) = (Vec::new(), Vec::new());
-    let mut containers = Vec::new();
-    let mut container = ContainerRows::default();
-    for (&key, users) in users {
-        containers.push(ContainerStart {
-            user: counts.len() as u32,
-            row: numbers.len() as u32,
-        });
-        container.fill(&mut cursors, (key, users), image.bytes());
-        container.append(&mut counts, &mut numbers);
-    }
-    containers.push(ContainerStart {
-        user: counts.len() as u32,
-        row: numbers.len() as u32,
-    });
-    OrderIndex {
-        users: counts.len() as u32,
-        rows: numbers.len() as u32,
-        containers,
-        counts: counts::write(image, &counts),
-        numbers: pack(image, &numbers, width_of(runs.len())),
-    }
 }
 
 fn pack(image: &mut ImageWriter, numbers: &[u16], width: u8) -> Area {

@@ -6,7 +6,7 @@ use super::area::Area;
 use super::counts;
 use super::days::DayBuilder;
 use super::layout::{self, ContainerStart, DayEntry, Footer, NAMES_PROPERTY, RunEntry, RunIndex};
-use super::order::{self, WrittenRun};
+use super::order::{OrderedRows, WrittenRun};
 use super::times::TimeForm;
 use super::values::{self, UserRuns};
 use super::{Partition, SegmentImage, SegmentMeta};
@@ -65,7 +65,9 @@ pub(super) struct SegmentWriter {
     runs: Vec<RunEntry>,
     /// The users of all runs.
     users: BTreeMap<u16, Words>,
-    /// For each run, what the order of all rows follows from.
+    /// The order of all rows, where it was known.
+    order: Option<OrderedRows>,
+    /// Otherwise for each run, what it follows from.
     written: Vec<WrittenRun>,
 }
 
@@ -87,7 +89,13 @@ pub(super) struct OpenRun {
 }
 
 impl SegmentWriter {
-    pub(super) fn new(partition: Partition, arrival: (u64, u64), compressed: bool) -> Self {
+    /// `order` is that of all rows that will come; it is found where nobody knows it.
+    pub(super) fn new(
+        partition: Partition,
+        arrival: (u64, u64),
+        compressed: bool,
+        order: Option<OrderedRows>,
+    ) -> Self {
         Self {
             image: ImageWriter::new(&layout::header()),
             partition,
@@ -96,6 +104,7 @@ impl SegmentWriter {
             compressed,
             runs: Vec::new(),
             users: BTreeMap::new(),
+            order,
             written: Vec::new(),
         }
     }
@@ -193,13 +202,15 @@ impl SegmentWriter {
             max_time: run.form.max,
             index,
         });
-        self.written.push(WrittenRun {
-            users: run.users,
-            counts: run.counts,
-            form: run.form,
-            times,
-            ties: run.ties,
-        });
+        if self.order.is_none() {
+            self.written.push(WrittenRun {
+                users: run.users,
+                counts: run.counts,
+                form: run.form,
+                times,
+                ties: run.ties,
+            });
+        }
     }
 
     /// The bitmap of a run's users and where each container begins.
@@ -233,7 +244,9 @@ impl SegmentWriter {
             builder.push_words(key, words);
         }
         let users = self.image.block(&builder.finish());
-        let order = order::write(&mut self.image, &self.users, &self.written);
+        let find = || OrderedRows::of_runs(&self.image, &self.users, &self.written);
+        let order = self.order.take().unwrap_or_else(find);
+        let order = order.write(&mut self.image, self.runs.len());
         let order = self.image.block(&order.encode());
         let meta = SegmentMeta {
             partition: self.partition,

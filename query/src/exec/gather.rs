@@ -17,7 +17,7 @@ use super::control::{Control, QueryError};
 use super::digits;
 use super::effort;
 use super::gather_in_order::{Reader, Slots};
-use super::in_order::InOrder;
+use super::in_order::{InOrder, rows_of};
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan, Verdicts};
@@ -51,7 +51,7 @@ pub(crate) struct Gather<'c> {
     spare: Vec<u64>,
     /// Who has rows of the run at hand.
     found: UserStarts,
-    in_order: InOrder<'c>,
+    pub(super) in_order: InOrder<'c>,
     control: &'c Control,
     memory: Reservation<'c>,
 }
@@ -120,9 +120,22 @@ impl<'c> Gather<'c> {
         asked: Asked,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
-        if self.in_order.find(scan, morsel, wanted, SORT_COST)? {
-            return self.fill_in_order(scan, morsel, wanted, traits, asked, skipped);
+        match self.in_order.find(scan, morsel, wanted, SORT_COST)? {
+            true => self.fill_in_order(scan, morsel, wanted, traits, asked, skipped),
+            false => self.fill_sorted(scan, morsel, wanted, traits, asked, skipped),
         }
+    }
+
+    /// Gathers events run by run, and sorts them.
+    pub(super) fn fill_sorted(
+        &mut self,
+        scan: &Scan<'_>,
+        morsel: &Morsel,
+        wanted: &Words,
+        traits: &TraitTable,
+        asked: Asked,
+        skipped: &mut Skipped,
+    ) -> Result<(), QueryError> {
         self.unsorted.clear();
         let layout = KeyLayout::new(scan, morsel)?;
         for (number, source) in (0..).zip(&scan.runs) {
@@ -158,7 +171,7 @@ impl<'c> Gather<'c> {
     }
 
     /// Gathers events as the order of rows tells them.
-    fn fill_in_order(
+    pub(super) fn fill_in_order(
         &mut self,
         scan: &Scan<'_>,
         morsel: &Morsel,
@@ -169,14 +182,17 @@ impl<'c> Gather<'c> {
     ) -> Result<(), QueryError> {
         self.lows.clear();
         self.starts.clear();
+        let (mut most, mut bytes) = (0, 0);
+        for source in &scan.runs {
+            let rows = rows_of(source.run, morsel)?.len();
+            most += rows;
+            bytes += rows * BYTES_PER_ORDERED_EVENT + source.verdict_bytes(rows);
+        }
+        self.memory.at_least(bytes)?;
         let mut readers = Vec::with_capacity(self.in_order.pieces().len());
-        let mut most = 0;
         for piece in self.in_order.pieces() {
             let found = (&mut self.found, self.control, &mut *skipped);
-            let reader = Reader::open(piece, scan, morsel, traits, asked, found)?;
-            most += reader.most_events();
-            self.memory.at_least(most * BYTES_PER_ORDERED_EVENT)?;
-            readers.push(reader);
+            readers.push(Reader::open(piece, scan, morsel, traits, asked, found)?);
         }
         self.times.resize(most, 0);
         self.masks.resize(most, 0);
@@ -296,8 +312,8 @@ impl<'c> Gather<'c> {
 
 /// Bytes of an event that comes in order.
 const BYTES_PER_ORDERED_EVENT: usize = 8 + 8 + 1 + size_of::<RowRef>();
-/// So many rows are gone through in order while one is sorted.
-const SORT_COST: f64 = 12.0;
+/// So many rows are gone through in order while one is sorted. In tests, all that can be.
+const SORT_COST: f64 = if cfg!(test) { f64::INFINITY } else { 12.0 };
 
 /// What an event costs while it is gathered: unsorted, twice as a key, and in order.
 const BYTES_PER_EVENT: usize = 2 * (8 + 8 + 1 + size_of::<RowRef>()) + 4 + 2 * 8;

@@ -99,12 +99,6 @@ impl<'p, 'a> Reader<'p, 'a> {
         })
     }
 
-    /// At most so many events are read.
-    pub(super) fn most_events(&self) -> usize {
-        let asked = self.sides.iter().filter(|side| side.asked.is_some());
-        asked.map(|side| side.rows as usize).sum()
-    }
-
     /// Goes on to the next user, who is not wanted.
     pub(super) fn pass(&mut self) {
         for &run in self.walk.next_user() {

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use pugmark_engine::Corruption;
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::{NameRun, Partition, Segment, UserStarts};
+use pugmark_engine::segment::{NameRun, Segment, UserStarts};
 
 use super::control::{Control, QueryError};
 use super::effort;
@@ -23,7 +23,7 @@ use super::scan::Scan;
 #[derive(Debug)]
 pub(super) struct InOrder<'c> {
     /// The first `used` are the morsel's, in order of time.
-    pieces: Vec<Piece>,
+    pub(super) pieces: Vec<Piece>,
     used: usize,
     memory: Reservation<'c>,
 }
@@ -35,7 +35,7 @@ pub(super) struct Piece {
     segment: u32,
     found: UserStarts,
     /// The run of each row, in order.
-    runs: Vec<u16>,
+    pub(super) runs: Vec<u16>,
 }
 
 /// Bytes of a piece but for its users and rows.
@@ -65,28 +65,23 @@ impl<'c> InOrder<'c> {
         sort_cost: f64,
     ) -> Result<bool, QueryError> {
         self.used = 0;
-        if !is_cheaper(scan, morsel, wanted, sort_cost)? {
+        let Some(read) = segments_alone(scan, morsel)? else {
+            return Ok(false);
+        };
+        if !is_cheaper(scan, &read, morsel, wanted, sort_cost)? {
             return Ok(false);
         }
-        let read = scan.runs.iter().map(|run| {
-            let partition = scan.segments[run.segment as usize].meta().partition;
-            (partition, run.segment)
-        });
-        let read: BTreeSet<(Partition, u32)> = read.collect();
-        let (mut partitions, mut bytes) = (BTreeSet::new(), 0);
-        for (partition, number) in read {
-            let segment = &scan.segments[number as usize];
+        let mut bytes = 0;
+        for number in read {
             if self.used == self.pieces.len() {
                 self.pieces.push(Piece::default());
             }
-            let (piece, order) = (&mut self.pieces[self.used], segment.order()?);
+            let order = scan.segments[number as usize].order()?;
+            let piece = &mut self.pieces[self.used];
             order.user_starts(morsel.key, morsel.lows.clone(), &mut piece.found)?;
             let rows = piece.rows();
             if rows.is_empty() {
                 continue;
-            }
-            if !partitions.insert(partition) {
-                return Ok(false);
             }
             bytes += BYTES_PER_PIECE + 2 * piece.found.starts.len() * size_of::<u32>();
             bytes += 2 * (rows.len() + MOST_BESIDE) * size_of::<u16>();
@@ -105,24 +100,40 @@ impl<'c> InOrder<'c> {
     }
 }
 
-/// True where there are few enough rows of other runs and users.
+/// The segments that have rows of the morsel's container, in order of time; `None` where several have
+/// rows of one span of time.
+fn segments_alone(scan: &Scan<'_>, morsel: &Morsel) -> Result<Option<Vec<u32>>, Corruption> {
+    let numbers = scan.runs.iter().map(|run| run.segment);
+    let numbers: BTreeSet<u32> = numbers.collect();
+    let mut read = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let segment = &scan.segments[number as usize];
+        if !segment.order()?.container_rows(morsel.key)?.is_empty() {
+            read.push((segment.meta().partition, number));
+        }
+    }
+    read.sort_unstable();
+    let alone = read.windows(2).all(|two| two[0].0 != two[1].0);
+    Ok(alone.then(|| read.into_iter().map(|(_, number)| number).collect()))
+}
+
+/// True where there are few enough rows of other runs and users in the segments `read`.
 fn is_cheaper(
     scan: &Scan<'_>,
+    read: &[u32],
     morsel: &Morsel,
     wanted: &Words,
     sort_cost: f64,
 ) -> Result<bool, Corruption> {
     let (mut asked, mut all, mut users) = (0, 0, 1);
-    let mut segment = None;
     for source in &scan.runs {
         asked += source.run.container_rows(morsel.key)?.len() as u64;
         users = users.max(source.run.container_users(morsel.key)?);
-        if segment != Some(source.segment) {
-            segment = Some(source.segment);
-            let read = &scan.segments[source.segment as usize];
-            all += read.order()?.container_rows(morsel.key)?.len() as u64;
-            all += read.all_runs().len() as u64 * RUN_COST;
-        }
+    }
+    for &number in read {
+        let segment = &scan.segments[number as usize];
+        all += segment.order()?.container_rows(morsel.key)?.len() as u64;
+        all += segment.all_runs().len() as u64 * RUN_COST;
     }
     let users = users.min(morsel.lows.end - morsel.lows.start);
     let share = (f64::from(wanted.len()) / f64::from(users)).min(1.0);

@@ -53,6 +53,8 @@ mod gather;
 mod gather_in_order;
 mod held;
 mod in_order;
+#[cfg(test)]
+mod in_order_tests;
 mod intern;
 mod lanes;
 mod lifecycle;

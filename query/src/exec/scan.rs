@@ -136,6 +136,14 @@ impl RunScan<'_> {
         let constant = |condition: &Condition| matches!(condition, Condition::Constant(_));
         self.conditions.iter().all(constant)
     }
+
+    /// Bytes of the verdicts over so many rows.
+    pub(crate) fn verdict_bytes(&self, rows: usize) -> usize {
+        match self.is_decided() {
+            true => 0,
+            false => self.conditions.len() * rows.div_ceil(8),
+        }
+    }
 }
 
 impl Scan<'_> {

@@ -61,18 +61,35 @@ impl<'c> OrderedTimes<'c> {
                 left ^= bit;
                 self.times.clear();
                 for reader in &mut readers {
-                    if reader.walk.users[word as usize] & bit != 0 {
-                        reader.read(wanted & bit != 0, &mut self.times);
+                    if reader.walk.users[word as usize] & bit == 0 {
+                        continue;
                     }
+                    let runs = reader.walk.next_user();
+                    if wanted & bit == 0 {
+                        reader.pass(runs);
+                        continue;
+                    }
+                    self.make_room(runs.len())?;
+                    reader.read(runs, &mut self.times);
                 }
                 if !self.times.is_empty() {
                     visit(u32::from(morsel.key) << 16 | low, &self.times)?;
                 }
             }
-            let bytes = self.times.capacity() * size_of::<i64>();
-            self.memory.at_least(bytes)?;
         }
         Ok(readers.iter().try_for_each(Reader::check)?)
+    }
+
+    #[inline]
+    fn make_room(&mut self, times: usize) -> Result<(), QueryError> {
+        let all = self.times.len() + times;
+        if all > self.times.capacity() {
+            // The new place and the old one, from which they are copied.
+            let room = all.next_power_of_two();
+            self.memory.at_least(2 * room * size_of::<i64>())?;
+            self.times.reserve_exact(room - self.times.len());
+        }
+        Ok(())
     }
 }
 
@@ -132,10 +149,20 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// Goes on to the next user; appends its times in the range where they are wanted.
+    /// Goes past a user's rows, which lie in these runs.
+    fn pass(&mut self, runs: &[u16]) {
+        for &run in runs {
+            match &mut self.sides {
+                Sides::Plain { sides, .. } => sides[usize::from(run)].met += 1,
+                Sides::Any(sides) => sides[usize::from(run)].met += 1,
+            }
+        }
+    }
+
+    /// Appends the times in the range of a user's rows, which lie in these runs.
     #[inline]
-    fn read(&mut self, wanted: bool, out: &mut Vec<i64>) {
-        let (runs, before) = (self.walk.next_user(), out.len());
+    fn read(&mut self, runs: &[u16], out: &mut Vec<i64>) {
+        let before = out.len();
         match &mut self.sides {
             Sides::Plain { sides, unit } => out.extend(runs.iter().map(|&run| {
                 let side = &mut sides[usize::from(run)];
@@ -152,16 +179,15 @@ impl<'t> Reader<'t> {
                 Some(times.get(row as usize))
             })),
         }
-        if !wanted {
-            out.truncate(before);
-        } else if let Some(range) = self.range {
-            let mut kept = before;
-            for place in before..out.len() {
-                out[kept] = out[place];
-                kept += usize::from(range.contains(out[place]));
-            }
-            out.truncate(kept);
+        let Some(range) = self.range else {
+            return;
+        };
+        let mut kept = before;
+        for place in before..out.len() {
+            out[kept] = out[place];
+            kept += usize::from(range.contains(out[place]));
         }
+        out.truncate(kept);
     }
 
     /// Fails where the order does not name every row once.

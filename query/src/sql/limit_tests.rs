@@ -49,9 +49,9 @@ fn all_of_a_statement_has_one_limit_and_gives_it_back() {
     // Part of an answer.
     given_back("a part", &read(&fixture, "SELECT * FROM events", 1));
     // Less than the events of the paths take while they are gathered, whatever else runs meanwhile.
-    fixture.rows("SET memory_limit = '6MB'");
+    fixture.rows("SET memory_limit = '3MB'");
     given_back("a failure", &read(&fixture, sql, usize::MAX));
-    assert!(fixture.error(sql).contains("more than its 6 MB of memory"));
+    assert!(fixture.error(sql).contains("more than its 3 MB of memory"));
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub fn merge_each<E: From<Corruption>>(
     let streams = Streams::open(inputs)?;
     let pieces = pieces(inputs, &streams, options)?;
     let write = |keys: Vec<u16>| {
-        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed, None);
         if let (Some(&first), Some(&last)) = (keys.first(), keys.last()) {
             let piece = Piece {
                 streams: &streams,
