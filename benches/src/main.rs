@@ -22,6 +22,9 @@
 //! Questions also take `--threads N`. All answers are JSON on standard output.
 //! `benches/run.py` drives it; it knows nothing of any peer.
 
+// That of the `pugmark` program, so that memory is measured as it is used there.
+#[path = "../../server/src/allocator.rs"]
+mod allocator;
 mod append;
 mod measure;
 mod pieces;
@@ -42,9 +45,6 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use questions::Question;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// What ends the program early.
 #[derive(Debug, Error)]
@@ -116,6 +116,7 @@ impl Options {
 }
 
 fn main() -> ExitCode {
+    allocator::keep_free_memory();
     match run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

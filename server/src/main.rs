@@ -1,10 +1,10 @@
 //! The `pugmark` program: everything is in the library, so that tests reach it.
 
+mod allocator;
+
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_free_memory();
     pugmark_server::cli::run()
 }
