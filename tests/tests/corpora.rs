@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pugmark_engine::dedup::MessageIds;
 use pugmark_engine::dictionary::Dictionary;
+use pugmark_engine::segment::Segment;
 use pugmark_engine::storage::{MemoryStorage, Storage};
 use pugmark_engine::{UserKey, write};
 use pugmark_tests::dice::Dice;
@@ -33,6 +34,22 @@ fn corpora_do_no_harm() {
         }
         assert!(files > 0, "{} is empty", directory.display());
     }
+}
+
+/// Otherwise no decoder behind the first check would be reached.
+#[test]
+fn seeds_of_segments_are_sound() {
+    let mut seeds = 0;
+    for entry in std::fs::read_dir(corpora().join("segment")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "seg") {
+            let bytes = std::fs::read(&path).unwrap();
+            let segment = Segment::open(bytes.into(), &path).unwrap();
+            segment.verify().unwrap();
+            seeds += 1;
+        }
+    }
+    assert!(seeds > 0);
 }
 
 /// A few changes of each file, so that the replay is more than reading whole files.

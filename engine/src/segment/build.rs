@@ -182,7 +182,7 @@ impl<'a> Rows<'a> {
                 .into_iter()
                 .for_each(|run| of_run[run as usize].push(property));
         }
-        let mut writer = SegmentWriter::new(partition, arrival, options.compressed, Some(order));
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
         for (part, (number, found)) in parts.into_iter().zip(of_run.iter().enumerate()) {
             let name = runs.own.get(number).map(|&name| self.texts[name as usize]);
             let open = writer.begin_run(part.rows);
@@ -194,7 +194,7 @@ impl<'a> Rows<'a> {
             let names = name.is_none().then(|| self.text_column(part.names));
             writer.end_run(open, name, &properties, names);
         }
-        writer.finish()
+        writer.finish(order)
     }
 
     /// The names of rows, by their numbers.

@@ -24,6 +24,9 @@ pub(super) const NAMES_PROPERTY: &str = "\0event";
 pub(super) const HEADER_BYTES: usize = 16;
 /// Bytes of the trailer.
 pub(super) const TRAILER_BYTES: usize = 40;
+/// Most runs of a segment: the order of rows numbers them in 16 bits.
+pub(super) const MAX_RUNS: usize = 1 << 16;
+const _: () = assert!(limits::MAX_NAME_RUNS < MAX_RUNS);
 /// Least bytes of a run's entry in the footer.
 const ENTRY_BYTES: usize = 4 + 4 + 4 + 8 + 8 + BlockRef::ENCODED_BYTES;
 
@@ -269,6 +272,9 @@ impl Footer {
         if rows != u64::from(meta.rows) || min != Some(meta.min_time) || max != Some(meta.max_time)
         {
             return Err("a segment and its runs differ");
+        }
+        if self.runs.len() > MAX_RUNS {
+            return Err("a segment has too many runs");
         }
         if meta.first_container > meta.last_container || meta.arrival.0 > meta.arrival.1 {
             return Err("a segment's range is reversed");

@@ -6,8 +6,8 @@
 //! arrival); [`NameRun`] reads one of them in place. `docs/format.md` has the bytes.
 //!
 //! The modules in the order of the data's way: `build` and `merge` decide which rows a segment
-//! has and in which order, `writer` lays them out with the help of `counts`, `days`, `times` and
-//! `area`, `layout` is the directory that finds them again, `segment` and `run` read, `verify`
+//! has and in which order, `writer` lays them out with the help of `counts`, `days`, `times`, `order` and
+//! `area`, `layout` is the directory that finds them again, `starts`, `segment` and `run` read, `verify`
 //! reads everything. None of them touches the operating system or knows of manifests.
 
 mod area;

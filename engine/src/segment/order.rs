@@ -72,6 +72,11 @@ impl Segment {
 }
 
 impl RowOrder<'_> {
+    /// The error of an order that contradicts the rows.
+    pub fn damaged(&self, what: &'static str) -> Corruption {
+        Corruption::new(self.table.sealed.file(), self.table.index_at, what)
+    }
+
     /// The places of the rows of container `key`; empty where it has none.
     ///
     /// # Errors
@@ -123,9 +128,12 @@ impl RowOrder<'_> {
             BitPacker8x::new().decompress(packed, &mut block, width);
             runs.extend(block.iter().map(|&run| run as u16));
         }
-        let found = runs.get(from + skipped..from + skipped + places.len());
-        let greatest = found.and_then(|found| found.iter().max());
-        if greatest.is_none_or(|&greatest| usize::from(greatest) >= self.runs) {
+        let Some(found) = runs.get(from + skipped..from + skipped + places.len()) else {
+            return Err(self.table.wrong());
+        };
+        // No branch, so that many are compared at a time.
+        let greatest = found.iter().fold(0, |greatest, &run| run.max(greatest));
+        if usize::from(greatest) >= self.runs {
             return Err(self.table.wrong());
         }
         runs.drain(from..from + skipped);
@@ -178,20 +186,27 @@ impl OrderedRows {
         self.numbers.push(run);
     }
 
-    /// Finds the order of `runs`, which are all of a segment's; `users` are theirs.
-    pub(super) fn of_runs(
-        image: &ImageWriter,
+    /// Finds the order of `runs`, which are all of a segment's; `users` are theirs. Ends where `check`,
+    /// which is asked every million rows, fails.
+    pub(super) fn of_runs<E>(
+        image: &[u8],
         users: &BTreeMap<u16, Words>,
         runs: &[WrittenRun],
-    ) -> Self {
+        check: impl Fn() -> Result<(), E>,
+    ) -> Result<Self, E> {
         let mut cursors: Vec<RunCursor<'_>> = runs.iter().map(RunCursor::new).collect();
         let (mut rows, mut container) = (Self::default(), ContainerRows::default());
         for (&key, users) in users {
             rows.mark_container();
-            container.fill(&mut cursors, (key, users), image.bytes());
-            container.append(&mut rows.counts, &mut rows.numbers);
+            container.open(&mut cursors, key, users);
+            let mut done = 0;
+            while done < container.counts.len() {
+                check()?;
+                done = container.fill(&mut cursors, done, users, image);
+                container.append(&mut rows);
+            }
         }
-        rows
+        Ok(rows)
     }
 
     fn mark_container(&mut self) {
@@ -247,6 +262,8 @@ struct RunCursor<'r> {
     /// The containers of its users, and which of its users lie in each.
     containers: Vec<(u16, Range<usize>)>,
     container: usize,
+    /// Its users of the container at hand who are left.
+    left: Range<usize>,
     row: usize,
     tie: usize,
 }
@@ -257,20 +274,21 @@ impl<'r> RunCursor<'r> {
             run,
             containers: containers_of(&run.users).collect(),
             container: 0,
+            left: 0..0,
             row: 0,
             tie: 0,
         }
     }
 
-    /// Its users of container `key`, where that is the next one that it has.
-    fn take(&mut self, key: u16) -> Range<usize> {
-        match self.containers.get(self.container) {
+    /// Goes on to container `key`, where that is the next one that it has.
+    fn open(&mut self, key: u16) {
+        self.left = match self.containers.get(self.container) {
             Some((next, users)) if *next == key => {
                 self.container += 1;
                 users.clone()
             }
             _ => 0..0,
-        }
+        };
     }
 
     /// The rank of the next row among those that share its user and time.
@@ -288,20 +306,24 @@ impl<'r> RunCursor<'r> {
 /// Row of a user: when, its rank among those of other runs at that time, and its run.
 type Key = (i64, u32, u16);
 
-/// The rows of a container.
+/// Rows that are put in order at once, but for a user who has more.
+const SLICE_ROWS: u64 = if cfg!(test) { 16 } else { 1 << 20 };
+
+/// The rows of a container, so many users at a time that memory stays small.
 #[derive(Default)]
 struct ContainerRows {
     /// For each word of the users, how many come before it.
     ranks: Vec<u32>,
-    /// For each user, the end of its rows so far; while they are counted, how many.
+    /// How many rows each user has.
+    counts: Vec<u32>,
+    /// For each user of a slice, the end of its rows so far.
     ends: Vec<u32>,
     keys: Vec<Key>,
 }
 
 impl ContainerRows {
-    /// Brings the rows of a container's users together, each user's in the order of the runs.
-    fn fill(&mut self, cursors: &mut [RunCursor<'_>], (key, users): (u16, &Words), image: &[u8]) {
-        let taken: Vec<Range<usize>> = cursors.iter_mut().map(|cursor| cursor.take(key)).collect();
+    /// Counts the rows of each user of a container.
+    fn open(&mut self, cursors: &mut [RunCursor<'_>], key: u16, users: &Words) {
         let mut before = 0;
         self.ranks.clear();
         self.ranks.extend(users.as_slice().iter().map(|word| {
@@ -309,56 +331,77 @@ impl ContainerRows {
             before += word.count_ones();
             rank
         }));
-        self.ends.clear();
-        self.ends.resize(before as usize, 0);
-        let (ranks, ends) = (&self.ranks, &mut self.ends);
-        let place_of = |user: u32| {
-            let (word, bit) = (user as usize % (1 << 16) / 64, user % 64);
-            let below = users.as_slice()[word] & ((1 << bit) - 1);
-            (ranks[word] + below.count_ones()) as usize
-        };
-        for (cursor, users) in cursors.iter().zip(&taken) {
-            let run = cursor.run;
-            let counts = run.users[users.clone()]
-                .iter()
-                .zip(&run.counts[users.clone()]);
-            counts.for_each(|(&user, &count)| ends[place_of(user)] += count);
+        self.counts.clear();
+        self.counts.resize(before as usize, 0);
+        let (ranks, counts) = (&self.ranks, &mut self.counts);
+        for cursor in cursors {
+            cursor.open(key);
+            let (run, own) = (cursor.run, cursor.left.clone());
+            let own = run.users[own.clone()].iter().zip(&run.counts[own]);
+            own.for_each(|(&user, &count)| counts[place_of(user, users, ranks)] += count);
         }
+    }
+
+    /// Brings the rows of the users from number `from` on together, each user's in the order of the
+    /// runs; gives the number behind the last of these users.
+    fn fill(
+        &mut self,
+        cursors: &mut [RunCursor<'_>],
+        from: usize,
+        users: &Words,
+        image: &[u8],
+    ) -> usize {
         let mut all = 0;
-        for end in ends.iter_mut() {
-            all += std::mem::replace(end, all);
+        self.ends.clear();
+        for &count in &self.counts[from..] {
+            if !self.ends.is_empty() && u64::from(all) + u64::from(count) > SLICE_ROWS {
+                break;
+            }
+            self.ends.push(all);
+            all += count;
         }
         self.keys.clear();
         self.keys.resize(all as usize, Key::default());
-        for ((cursor, users), number) in cursors.iter_mut().zip(taken).zip(0..) {
+        for (cursor, number) in cursors.iter_mut().zip(0..) {
             let run = cursor.run;
             let times = &image[run.times.clone()];
-            for place in users {
-                let end = &mut ends[place_of(run.users[place])];
-                for _ in 0..run.counts[place] {
+            for at in cursor.left.clone() {
+                let place = place_of(run.users[at], users, &self.ranks) - from;
+                let Some(end) = self.ends.get_mut(place) else {
+                    break;
+                };
+                for _ in 0..run.counts[at] {
                     let time = run.form.written(times, cursor.row);
                     self.keys[*end as usize] = (time, cursor.rank(), number);
                     *end += 1;
                     cursor.row += 1;
                 }
+                cursor.left.start += 1;
             }
         }
+        from + self.ends.len()
     }
 
     /// Appends how many rows each user has, and in order the runs that they lie in.
-    fn append(&mut self, counts: &mut Vec<u32>, numbers: &mut Vec<u16>) {
+    fn append(&mut self, rows: &mut OrderedRows) {
         let mut start = 0;
         for &end in &self.ends {
-            if start < end {
-                let own = &mut self.keys[start as usize..end as usize];
-                // Rows of one run at one time are alike; ranks tell those of several.
-                own.sort_unstable();
-                numbers.extend(own.iter().map(|key| key.2));
-                counts.push(end - start);
-            }
+            let own = &mut self.keys[start as usize..end as usize];
+            // Rows of one run at one time are alike; ranks tell those of several.
+            own.sort_unstable();
+            rows.numbers.extend(own.iter().map(|key| key.2));
+            rows.counts.push(end - start);
             start = end;
         }
     }
+}
+
+/// How many of a container's users come before one of them.
+#[inline]
+fn place_of(user: u32, users: &Words, ranks: &[u32]) -> usize {
+    let (word, bit) = (user as usize % (1 << 16) / 64, user % 64);
+    let below = users.as_slice()[word] & ((1 << bit) - 1);
+    (ranks[word] + below.count_ones()) as usize
 }
 
 impl OrderIndex {

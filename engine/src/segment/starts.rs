@@ -229,5 +229,5 @@ impl<'a> UserTable<'a> {
 
 /// An index at `at` and what it names contradict each other.
 pub(super) fn wrong_users(sealed: &Sealed, at: u64) -> Corruption {
-    Corruption::new(sealed.file(), at, "a run's users and its rows differ")
+    Corruption::new(sealed.file(), at, "users and their rows differ")
 }

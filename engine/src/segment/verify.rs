@@ -9,6 +9,7 @@ use std::ops::Range;
 use super::days::DayBuilder;
 use super::layout::Footer;
 use super::merge::{recount_ties, rows_are_ranked};
+use super::order::RowOrder;
 use super::run::NameRun;
 use super::segment::Segment;
 use super::starts::UserStarts;
@@ -20,6 +21,8 @@ use crate::limits;
 
 /// Rows of a property that are decoded at once.
 const DECODE_ROWS: u32 = 1 << 16;
+/// About how many rows are put in order at once.
+const SLICE_ROWS: usize = if cfg!(test) { 64 } else { 1 << 20 };
 
 /// What a full check of a segment went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -122,34 +125,52 @@ impl Segment {
     /// The order of all rows is that of their times, and ranks where these are equal.
     fn check_order(&self) -> Result<(), Corruption> {
         let order = self.order()?;
-        let (mut found, mut runs) = (UserStarts::default(), Vec::new());
         for (key, _) in self.any_users()?.keys() {
-            let mut rows: Vec<(u16, i64, u32, u16)> = Vec::new();
-            for (run, number) in self.all_runs().zip(0..) {
-                let of_run = run.container_rows(key)?;
-                let (times, ties) = (run.times(of_run.clone())?, run.ties(of_run.clone())?);
-                run.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
-                found.for_each(|low, own| {
-                    let time = |row: u32| times.get((row - of_run.start) as usize);
-                    rows.extend(own.map(|row| (low, time(row), ties.rank(row), number)));
-                });
-            }
-            rows.sort_unstable();
-            order.user_starts(key, 0..CONTAINER_BITS as u32, &mut found)?;
-            let first = found.starts.first().copied().unwrap_or_default();
-            let end = found.starts.last().copied().unwrap_or_default();
-            runs.clear();
-            order.runs(first..end, &mut runs)?;
-            let mut stored = Vec::with_capacity(runs.len());
-            found.for_each(|low, own| {
-                let own = &runs[(own.start - first) as usize..(own.end - first) as usize];
-                stored.extend(own.iter().map(|&run| (low, run)));
-            });
-            if !rows.iter().map(|row| (row.0, row.3)).eq(stored) {
-                return Err(self.damaged("the order of rows is not theirs"));
+            let slices = order.container_rows(key)?.len() / SLICE_ROWS + 1;
+            let width = CONTAINER_BITS.div_ceil(slices).next_multiple_of(64);
+            for first in (0..CONTAINER_BITS as u32).step_by(width) {
+                let lows = first..CONTAINER_BITS.min(first as usize + width) as u32;
+                self.check_order_of(order, key, lows)?;
             }
         }
         Ok(())
+    }
+
+    /// The same, for some users of a container.
+    fn check_order_of(
+        &self,
+        order: RowOrder<'_>,
+        key: u16,
+        lows: Range<u32>,
+    ) -> Result<(), Corruption> {
+        let mut found = UserStarts::default();
+        let span = |found: &UserStarts| {
+            let first = found.starts.first().copied().unwrap_or_default();
+            first..found.starts.last().copied().unwrap_or(first)
+        };
+        let mut rows: Vec<(u16, i64, u32, u16)> = Vec::new();
+        for (run, number) in self.all_runs().zip(0..) {
+            run.user_starts(key, lows.clone(), &mut found)?;
+            let of_run = span(&found);
+            let (times, ties) = (run.times(of_run.clone())?, run.ties(of_run.clone())?);
+            found.for_each(|low, own| {
+                let time = |row: u32| times.get((row - of_run.start) as usize);
+                rows.extend(own.map(|row| (low, time(row), ties.rank(row), number)));
+            });
+        }
+        rows.sort_unstable();
+        order.user_starts(key, lows, &mut found)?;
+        let (all, mut runs) = (span(&found), Vec::new());
+        order.runs(all.clone(), &mut runs)?;
+        let mut stored = Vec::with_capacity(runs.len());
+        found.for_each(|low, own| {
+            let own = &runs[(own.start - all.start) as usize..(own.end - all.start) as usize];
+            stored.extend(own.iter().map(|&run| (low, run)));
+        });
+        match rows.iter().map(|row| (row.0, row.3)).eq(stored) {
+            true => Ok(()),
+            false => Err(order.damaged("the order of rows is not theirs")),
+        }
     }
 
     fn check_ties(&self) -> Result<(), Corruption> {

@@ -65,10 +65,6 @@ pub(super) struct SegmentWriter {
     runs: Vec<RunEntry>,
     /// The users of all runs.
     users: BTreeMap<u16, Words>,
-    /// The order of all rows, where it was known.
-    order: Option<OrderedRows>,
-    /// Otherwise for each run, what it follows from.
-    written: Vec<WrittenRun>,
 }
 
 /// A run whose rows are written and whose properties are not yet.
@@ -89,13 +85,7 @@ pub(super) struct OpenRun {
 }
 
 impl SegmentWriter {
-    /// `order` is that of all rows that will come; it is found where nobody knows it.
-    pub(super) fn new(
-        partition: Partition,
-        arrival: (u64, u64),
-        compressed: bool,
-        order: Option<OrderedRows>,
-    ) -> Self {
+    pub(super) fn new(partition: Partition, arrival: (u64, u64), compressed: bool) -> Self {
         Self {
             image: ImageWriter::new(&layout::header()),
             partition,
@@ -104,8 +94,6 @@ impl SegmentWriter {
             compressed,
             runs: Vec::new(),
             users: BTreeMap::new(),
-            order,
-            written: Vec::new(),
         }
     }
 
@@ -147,14 +135,15 @@ impl SegmentWriter {
     }
 
     /// Appends the properties of a run and ends it. `name` is `None` for the overflow run, whose
-    /// rows have the event names `names`.
+    /// rows have the event names `names`. Gives what the order of its rows among others follows
+    /// from.
     pub(super) fn end_run(
         &mut self,
         run: OpenRun,
         name: Option<&str>,
         properties: &[Property],
         names: Option<TextColumn>,
-    ) {
+    ) -> WrittenRun {
         let users = UserRuns {
             users: &run.users,
             counts: &run.counts,
@@ -193,6 +182,10 @@ impl SegmentWriter {
         let times = index.times.offset() as usize;
         let times = times..times + index.times.len() as usize;
         let index = self.image.block(&index.encode());
+        assert!(
+            self.runs.len() < layout::MAX_RUNS,
+            "a segment's runs are numbered in 16 bits"
+        );
         self.has_overflow = name.is_none();
         self.runs.push(RunEntry {
             name: name.unwrap_or_default().into(),
@@ -202,15 +195,22 @@ impl SegmentWriter {
             max_time: run.form.max,
             index,
         });
-        if self.order.is_none() {
-            self.written.push(WrittenRun {
-                users: run.users,
-                counts: run.counts,
-                form: run.form,
-                times,
-                ties: run.ties,
-            });
+        WrittenRun {
+            users: run.users,
+            counts: run.counts,
+            form: run.form,
+            times,
+            ties: run.ties,
         }
+    }
+
+    /// The order of all rows, for whoever does not know it; see [`OrderedRows::of_runs`].
+    pub(super) fn order<E>(
+        &self,
+        runs: &[WrittenRun],
+        check: impl Fn() -> Result<(), E>,
+    ) -> Result<OrderedRows, E> {
+        OrderedRows::of_runs(self.image.bytes(), &self.users, runs, check)
     }
 
     /// The bitmap of a run's users and where each container begins.
@@ -235,8 +235,8 @@ impl SegmentWriter {
         (builder.finish(), containers)
     }
 
-    /// The finished segment; `None` where it has no rows.
-    pub(super) fn finish(mut self) -> Option<SegmentImage> {
+    /// The finished segment, of which `order` is the order of all rows; `None` where it has none.
+    pub(super) fn finish(mut self, order: OrderedRows) -> Option<SegmentImage> {
         let first_container = *self.users.keys().next()?;
         let last_container = *self.users.keys().next_back()?;
         let mut builder = BitmapBuilder::new();
@@ -244,8 +244,6 @@ impl SegmentWriter {
             builder.push_words(key, words);
         }
         let users = self.image.block(&builder.finish());
-        let find = || OrderedRows::of_runs(&self.image, &self.users, &self.written);
-        let order = self.order.take().unwrap_or_else(find);
         let order = order.write(&mut self.image, self.runs.len());
         let order = self.image.block(&order.encode());
         let meta = SegmentMeta {

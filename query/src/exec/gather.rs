@@ -1,9 +1,10 @@
 //! One morsel's events, user by user, in total order: the general way to any question.
 //!
-//! Every run hands over its rows in (user, time, arrival) order. Numbers made of user, rough time and
-//! place are sorted by their digits; where two events of a user are too close for that, their times
-//! decide, then segment, then tie rank. No hash table of users exists; memory is bounded by the
-//! morsel.
+//! Where segments tell the order of rows and that costs less, events come in it (`in_order`,
+//! `gather_in_order`). Otherwise every run hands over its rows in (user, time, arrival) order. Numbers made
+//! of user, rough time and place are sorted by their digits; where two events of a user are too close for
+//! that, their times decide, then segment, then tie rank. No hash table of users exists; memory is bounded
+//! by the morsel.
 
 use std::ops::Range;
 
@@ -16,8 +17,8 @@ use crate::behaviour::{Skipped, TimeRange};
 use super::control::{Control, QueryError};
 use super::digits;
 use super::effort;
-use super::gather_in_order::{Reader, Slots};
-use super::in_order::{InOrder, rows_of};
+use super::gather_in_order::{Reader, Side, Slots};
+use super::in_order::InOrder;
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::{RunScan, Scan, Verdicts};
@@ -183,23 +184,29 @@ impl<'c> Gather<'c> {
         self.lows.clear();
         self.starts.clear();
         let (mut most, mut bytes) = (0, 0);
-        for source in &scan.runs {
-            let rows = rows_of(source.run, morsel)?.len();
-            most += rows;
-            bytes += rows * BYTES_PER_ORDERED_EVENT + source.verdict_bytes(rows);
+        for piece in self.in_order.pieces() {
+            bytes += piece.segment(scan).all_runs().len() * size_of::<Side<'_>>();
+            for own in piece.asked() {
+                most += own.rows.len();
+                bytes += scan.runs[own.index].verdict_bytes(own.rows.len());
+            }
         }
-        self.memory.at_least(bytes)?;
+        // What is there, and what it is copied into.
+        let events = self.times.capacity() + most;
+        self.memory
+            .at_least(bytes + events * BYTES_PER_ORDERED_EVENT)?;
         let mut readers = Vec::with_capacity(self.in_order.pieces().len());
         for piece in self.in_order.pieces() {
             let found = (&mut self.found, self.control, &mut *skipped);
             readers.push(Reader::open(piece, scan, morsel, traits, asked, found)?);
         }
-        self.times.resize(most, 0);
-        self.masks.resize(most, 0);
-        self.flags.resize(most, 0);
-        self.rows.resize(most, RowRef::default());
+        resize(&mut self.times, most);
+        resize(&mut self.masks, most);
+        resize(&mut self.flags, most);
+        resize(&mut self.rows, most);
         let mut events = 0;
         for word in morsel.lows.start / 64..morsel.lows.end / 64 {
+            self.control.check()?;
             let wanted = wanted.as_slice()[word as usize];
             let of_word = |bits, reader: &Reader<'_, '_>| bits | reader.walk.users[word as usize];
             let mut left = readers.iter().fold(0, of_word);
@@ -308,6 +315,12 @@ impl<'c> Gather<'c> {
             .extend(places().map(|place| unsorted.flags[place]));
         self.rows.extend(places().map(|place| unsorted.rows[place]));
     }
+}
+
+/// Makes a column as long as it is to be, and no room for more.
+fn resize<T: Clone + Default>(column: &mut Vec<T>, len: usize) {
+    column.reserve_exact(len.saturating_sub(column.len()));
+    column.resize(len, T::default());
 }
 
 /// Bytes of an event that comes in order.

@@ -7,24 +7,43 @@ use crate::behaviour::{Skipped, TimeRange};
 
 use super::control::{Control, QueryError};
 use super::gather::{Asked, BitVerdicts, RowRef, lows_of};
-use super::in_order::{Piece, Walk, check_met, rows_of};
+use super::in_order::{AskedRows, Piece, PlainTimes, Walk, check_met};
 use super::morsel::Morsel;
-use super::scan::{RunScan, Scan};
+use super::scan::{RunScan, Scan, Verdicts};
 use super::traits::TraitTable;
 
 /// Goes through a segment's users and their events.
 pub(super) struct Reader<'p, 'a> {
     segment: &'a Segment,
     pub(super) walk: Walk<'p>,
-    /// Of each run of the segment.
-    sides: Vec<Side<'a>>,
-    /// True where every row of every run is wanted, whenever it was.
-    plain: bool,
+    sides: Sides<'a>,
+}
+
+/// The runs of the segment.
+enum Sides<'a> {
+    /// Every row of every run is wanted, whenever it was.
+    Plain {
+        times: PlainTimes<'a>,
+        /// What is known of all rows of each run.
+        of_run: Vec<PlainRun>,
+    },
+    Any(Vec<Side<'a>>),
+}
+
+/// A run of which every row is wanted.
+#[derive(Clone, Copy, Debug, Default)]
+struct PlainRun {
+    mask: u64,
+    flags: u8,
+    /// Index of the run in the scan.
+    number: u32,
+    /// Its first row that belongs to the morsel's users.
+    first: u32,
 }
 
 /// A run of the segment.
-struct Side<'a> {
-    rows: u32,
+#[derive(Default)]
+pub(super) struct Side<'a> {
     /// So many rows were met.
     met: u32,
     /// `None` where none is wanted.
@@ -51,16 +70,6 @@ pub(super) struct Slots<'o> {
     pub(super) rows: &'o mut [RowRef],
 }
 
-impl Slots<'_> {
-    #[inline(always)]
-    fn put(&mut self, place: usize, time: i64, (mask, flags): (u64, u8), row: RowRef) {
-        self.times[place] = time;
-        self.masks[place] = mask;
-        self.flags[place] = flags;
-        self.rows[place] = row;
-    }
-}
-
 impl<'p, 'a> Reader<'p, 'a> {
     /// Evaluates the conditions of the segment's runs.
     pub(super) fn open(
@@ -69,108 +78,158 @@ impl<'p, 'a> Reader<'p, 'a> {
         morsel: &Morsel,
         traits: &TraitTable,
         asked: Asked,
-        with: (&mut UserStarts, &Control, &mut Skipped),
+        (found, control, skipped): (&mut UserStarts, &Control, &mut Skipped),
     ) -> Result<Self, QueryError> {
-        let (number, segment) = piece.segment(scan);
-        let mut sides = Vec::with_capacity(segment.all_runs().len());
-        for run in segment.all_runs() {
-            sides.push(Side {
-                rows: rows_of(run, morsel)?.len() as u32,
-                met: 0,
-                asked: None,
-            });
-        }
-        let (found, control, skipped) = with;
-        let sources = scan.runs.iter().zip(0..);
-        for (source, index) in sources.filter(|(source, _)| source.segment == number) {
+        let segment = piece.segment(scan);
+        let mut sides = Vec::new();
+        sides.resize_with(segment.all_runs().len(), Side::default);
+        for own in piece.asked() {
+            let source = &scan.runs[own.index];
             let with = (&mut *found, control, &mut *skipped);
-            let run = AskedRun::open(source, index, morsel, traits, asked, with)?;
-            sides[source.run.number()].asked = run;
+            let run = AskedRun::open(source, own, morsel, traits, asked, with)?;
+            sides[source.run.number()].asked = Some(run);
         }
-        let plain = |side: &Side<'_>| match &side.asked {
-            Some(asked) => asked.whole && asked.bits.is_some(),
-            None => side.rows == 0,
-        };
         Ok(Self {
             segment,
             walk: piece.walk(),
-            plain: sides.iter().all(plain),
-            sides,
+            sides: Sides::of(sides),
         })
     }
 
     /// Goes on to the next user, who is not wanted.
     pub(super) fn pass(&mut self) {
         for &run in self.walk.next_user() {
-            self.sides[usize::from(run)].met += 1;
+            match &mut self.sides {
+                Sides::Plain { times, .. } => times.pass(run),
+                Sides::Any(sides) => sides[usize::from(run)].met += 1,
+            }
         }
     }
 
     /// Goes on to the next user; gives the number of its events.
     #[inline]
     pub(super) fn read(&mut self, range: TimeRange, out: &mut Slots<'_>) -> usize {
-        let mut events = 0;
-        for &run in self.walk.next_user() {
-            let side = &mut self.sides[usize::from(run)];
-            let met = side.met;
-            side.met += 1;
-            let Some(asked) = side.asked.as_ref().filter(|_| met < side.rows) else {
-                continue;
-            };
-            let row = RowRef {
-                run: asked.number,
-                row: asked.first + met,
-            };
-            let bits = match (self.plain, asked.bits) {
-                (true, Some(bits)) => bits,
-                _ => match asked.verdicts.of(met as usize) {
-                    Some(bits) => bits,
-                    None => continue,
-                },
-            };
-            let time = asked.times.get(met as usize);
-            out.put(events, time, bits, row);
-            events += usize::from(self.plain || asked.whole || range.contains(time));
+        let runs = self.walk.next_user();
+        match &mut self.sides {
+            Sides::Plain { times, of_run } => out.put_all(runs, times, of_run),
+            Sides::Any(sides) => out.put_some(runs, sides, range),
         }
-        events
     }
 
     /// Fails where the order does not name every row once.
     pub(super) fn check(&self) -> Result<(), Corruption> {
-        check_met(
-            self.segment,
-            self.sides.iter().map(|side| (side.met, side.rows)),
-        )
+        match &self.sides {
+            Sides::Plain { times, .. } => check_met(self.segment, times.met()),
+            Sides::Any(sides) => {
+                let asked = sides
+                    .iter()
+                    .filter_map(|side| Some((side.met, side.asked.as_ref()?)));
+                let met = asked.map(|(met, asked)| (met, asked.times.len() as u32));
+                check_met(self.segment, met)
+            }
+        }
+    }
+}
+
+impl Slots<'_> {
+    /// Puts a user's events, which lie in these runs; gives how many.
+    #[inline]
+    fn put_all(&mut self, runs: &[u16], read: &mut PlainTimes<'_>, of_run: &[PlainRun]) -> usize {
+        // A damaged order may name more rows than there are; that is noticed in the end.
+        let (runs, beyond) = runs.split_at(runs.len().min(self.times.len()));
+        beyond.iter().for_each(|&run| read.pass(run));
+        let times = self.times.iter_mut().zip(self.masks.iter_mut());
+        let rest = self.flags.iter_mut().zip(self.rows.iter_mut());
+        for (((time, mask), (flags, row)), &run) in times.zip(rest).zip(runs) {
+            let (met, at) = read.next(run);
+            let run = of_run[usize::from(run)];
+            (*time, *mask, *flags) = (at, run.mask, run.flags);
+            row.run = run.number;
+            row.row = run.first.wrapping_add(met);
+        }
+        runs.len()
+    }
+
+    /// Puts those events of a user that are wanted; gives how many.
+    fn put_some(&mut self, runs: &[u16], sides: &mut [Side<'_>], range: TimeRange) -> usize {
+        let mut events = 0;
+        for &run in runs {
+            let side = &mut sides[usize::from(run)];
+            let met = side.met;
+            side.met += 1;
+            let asked = side.asked.as_ref();
+            let Some(asked) = asked.filter(|asked| (met as usize) < asked.times.len()) else {
+                continue;
+            };
+            let Some((mask, flags)) = asked.bits.or_else(|| asked.verdicts.of(met as usize)) else {
+                continue;
+            };
+            let time = asked.times.get(met as usize);
+            self.times[events] = time;
+            self.masks[events] = mask;
+            self.flags[events] = flags;
+            self.rows[events] = RowRef {
+                run: asked.number,
+                row: asked.first + met,
+            };
+            events += usize::from(asked.whole || range.contains(time));
+        }
+        events
+    }
+}
+
+impl<'a> Sides<'a> {
+    fn of(sides: Vec<Side<'a>>) -> Self {
+        let plain = |side: &Side<'_>| match &side.asked {
+            Some(AskedRun {
+                whole: true,
+                bits: Some((mask, flags)),
+                number,
+                first,
+                ..
+            }) => Some(PlainRun {
+                mask: *mask,
+                flags: *flags,
+                number: *number,
+                first: *first,
+            }),
+            _ => None,
+        };
+        let of_run: Option<Vec<PlainRun>> = sides.iter().map(plain).collect();
+        let times = sides.iter().map(|side| Some(side.asked.as_ref()?.times));
+        match (PlainTimes::of(times), of_run) {
+            (Some(times), Some(of_run)) => Self::Plain { times, of_run },
+            _ => Self::Any(sides),
+        }
     }
 }
 
 impl<'a> AskedRun<'a> {
     fn open(
         source: &RunScan<'a>,
-        number: u32,
+        own: &AskedRows,
         morsel: &Morsel,
         traits: &TraitTable,
         asked: Asked,
         (found, control, skipped): (&mut UserStarts, &Control, &mut Skipped),
-    ) -> Result<Option<Self>, QueryError> {
-        let rows = rows_of(source.run, morsel)?;
-        if rows.is_empty() {
-            return Ok(None);
-        }
+    ) -> Result<Self, QueryError> {
         if !source.is_decided() {
             let lows = morsel.lows.clone();
             source.run.user_starts(morsel.key, lows, found)?;
         }
         let lows = || lows_of(found);
-        let verdicts = source.evaluate(&rows, &lows, traits, control, skipped)?;
+        let verdicts = match own.rows.is_empty() && !source.is_decided() {
+            true => vec![Verdicts::None; source.conditions.len()],
+            false => source.evaluate(&own.rows, &lows, traits, control, skipped)?,
+        };
         let verdicts = BitVerdicts::new(verdicts, &asked);
-        Ok(Some(Self {
-            number,
-            first: rows.start,
+        Ok(Self {
+            number: own.index as u32,
+            first: own.rows.start,
             whole: source.whole,
-            times: source.run.times(rows)?,
+            times: source.run.times(own.rows.clone())?,
             bits: verdicts.of_all(),
             verdicts,
-        }))
+        })
     }
 }

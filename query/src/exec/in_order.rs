@@ -9,8 +9,10 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use pugmark_engine::Corruption;
-use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::{NameRun, Segment, UserStarts};
+use pugmark_engine::bitmap::{CONTAINER_BITS, Words};
+use pugmark_engine::segment::{NameRun, Offsets, Segment, Times, UserStarts};
+
+use crate::behaviour::TimeRange;
 
 use super::control::{Control, QueryError};
 use super::effort;
@@ -25,6 +27,7 @@ pub(super) struct InOrder<'c> {
     /// The first `used` are the morsel's, in order of time.
     pub(super) pieces: Vec<Piece>,
     used: usize,
+    control: &'c Control,
     memory: Reservation<'c>,
 }
 
@@ -36,12 +39,22 @@ pub(super) struct Piece {
     found: UserStarts,
     /// The run of each row, in order.
     pub(super) runs: Vec<u16>,
+    /// The runs that the scan reads.
+    asked: Vec<AskedRows>,
 }
 
-/// Bytes of a piece but for its users and rows.
-const BYTES_PER_PIECE: usize = 8_192 + size_of::<Piece>();
-/// To get ready to read a run takes as long as to go through so many rows.
-const RUN_COST: u64 = 32;
+/// A run that the scan reads, and those of its rows that belong to the morsel's users.
+#[derive(Clone, Debug)]
+pub(super) struct AskedRows {
+    /// Index of the run in the scan.
+    pub(super) index: usize,
+    pub(super) rows: Range<u32>,
+}
+
+/// To get ready to read a segment takes for each of its runs as long as to go through so many rows.
+const RUN_COST: u64 = 8;
+/// Of events whose values are looked at, one in so many is taken to be asked for.
+const SELECTED: f64 = 8.0;
 /// Rows that are unpacked beside those that are asked for, at most.
 const MOST_BESIDE: usize = 512;
 
@@ -50,6 +63,7 @@ impl<'c> InOrder<'c> {
         Self {
             pieces: Vec::new(),
             used: 0,
+            control,
             memory: control.reservation(),
         }
     }
@@ -71,11 +85,12 @@ impl<'c> InOrder<'c> {
         if !is_cheaper(scan, &read, morsel, wanted, sort_cost)? {
             return Ok(false);
         }
-        let mut bytes = 0;
         for number in read {
+            self.control.check()?;
             if self.used == self.pieces.len() {
                 self.pieces.push(Piece::default());
             }
+            self.memory.at_least(self.byte_len(morsel))?;
             let order = scan.segments[number as usize].order()?;
             let piece = &mut self.pieces[self.used];
             order.user_starts(morsel.key, morsel.lows.clone(), &mut piece.found)?;
@@ -83,22 +98,51 @@ impl<'c> InOrder<'c> {
             if rows.is_empty() {
                 continue;
             }
-            bytes += BYTES_PER_PIECE + 2 * piece.found.starts.len() * size_of::<u32>();
-            bytes += 2 * (rows.len() + MOST_BESIDE) * size_of::<u16>();
-            self.memory.at_least(bytes)?;
+            self.make_room(rows.len() + MOST_BESIDE, morsel)?;
+            let piece = &mut self.pieces[self.used];
             piece.segment = number;
-            piece.runs.clear();
-            order.runs(rows.clone(), &mut piece.runs)?;
-            effort::rows(rows.len());
+            order.runs(rows, &mut piece.runs)?;
+            piece.find_asked(scan, morsel)?;
             self.used += 1;
         }
         Ok(true)
+    }
+
+    /// Makes room for the runs of so many rows of the next piece.
+    fn make_room(&mut self, rows: usize, morsel: &Morsel) -> Result<(), QueryError> {
+        let runs = &mut self.pieces[self.used].runs;
+        runs.clear();
+        if runs.capacity() < rows {
+            // What is there is given up first.
+            *runs = Vec::new();
+            let bytes = self.byte_len(morsel) + rows * size_of::<u16>();
+            self.memory.at_least(bytes)?;
+            self.pieces[self.used].runs.reserve_exact(rows);
+        }
+        Ok(())
+    }
+
+    /// What all pieces hold, or may: run lengths are of no more users than the morsel has.
+    fn byte_len(&self, morsel: &Morsel) -> usize {
+        let users = 2 * morsel.lows.len() * size_of::<u32>();
+        let of_piece = |piece: &Piece| {
+            let runs = piece.runs.capacity() * size_of::<u16>();
+            let asked = piece.asked.capacity() * size_of::<AskedRows>();
+            BYTES_PER_PIECE
+                + users.max(piece.found.starts.capacity() * size_of::<u32>())
+                + runs
+                + asked
+        };
+        self.pieces.iter().map(of_piece).sum()
     }
 
     pub(super) fn pieces(&self) -> &[Piece] {
         &self.pieces[..self.used]
     }
 }
+
+/// Bytes of a piece but for its users and rows.
+const BYTES_PER_PIECE: usize = 8_192 + size_of::<Piece>();
 
 /// The segments that have rows of the morsel's container, in order of time; `None` where several have
 /// rows of one span of time.
@@ -117,7 +161,7 @@ fn segments_alone(scan: &Scan<'_>, morsel: &Morsel) -> Result<Option<Vec<u32>>, 
     Ok(alone.then(|| read.into_iter().map(|(_, number)| number).collect()))
 }
 
-/// True where there are few enough rows of other runs and users in the segments `read`.
+/// True where there are few enough rows of other names, users and times in the segments `read`.
 fn is_cheaper(
     scan: &Scan<'_>,
     read: &[u32],
@@ -125,25 +169,54 @@ fn is_cheaper(
     wanted: &Words,
     sort_cost: f64,
 ) -> Result<bool, Corruption> {
-    let (mut asked, mut all, mut users) = (0, 0, 1);
-    for source in &scan.runs {
-        asked += source.run.container_rows(morsel.key)?.len() as u64;
-        users = users.max(source.run.container_users(morsel.key)?);
-    }
+    let (mut all, mut users) = (0, Words::new());
+    // Segments are made ready for each of a container's morsels.
+    let morsels = CONTAINER_BITS as u64 / morsel.lows.len().max(1) as u64;
     for &number in read {
         let segment = &scan.segments[number as usize];
         all += segment.order()?.container_rows(morsel.key)?.len() as u64;
-        all += segment.all_runs().len() as u64 * RUN_COST;
+        all += segment.all_runs().len() as u64 * RUN_COST * morsels;
+        segment.any_users()?.or_into(morsel.key, &mut users);
     }
-    let users = users.min(morsel.lows.end - morsel.lows.start);
-    let share = (f64::from(wanted.len()) / f64::from(users)).min(1.0);
-    Ok(asked as f64 * share * sort_cost >= all as f64)
+    let mut asked = 0.0;
+    for source in &scan.runs {
+        let rows = source.run.container_rows(morsel.key)?.len() as f64;
+        let selected = if source.is_decided() { 1.0 } else { SELECTED };
+        asked += rows * share_of_time(source.run, scan.range) / selected;
+    }
+    let users = users.len_in(morsel.lows.clone()).max(1);
+    let share = f64::from(wanted.len()) / f64::from(users);
+    Ok(asked * share * sort_cost >= all as f64)
+}
+
+/// How much of a run's time lies in the range.
+fn share_of_time(run: NameRun<'_>, range: TimeRange) -> f64 {
+    let first = run.min_time().max(range.first) as f64;
+    let last = run.max_time().min(range.last) as f64;
+    let whole = run.max_time() as f64 - run.min_time() as f64;
+    ((last - first + 1.0) / (whole + 1.0)).clamp(0.0, 1.0)
 }
 
 impl Piece {
-    /// The segment, and its number in the snapshot.
-    pub(super) fn segment<'a>(&self, scan: &Scan<'a>) -> (u32, &'a Segment) {
-        (self.segment, &scan.segments[self.segment as usize])
+    /// Finds the runs that the scan reads.
+    fn find_asked(&mut self, scan: &Scan<'_>, morsel: &Morsel) -> Result<(), Corruption> {
+        self.asked.clear();
+        for (index, source) in scan.runs.iter().enumerate() {
+            if source.segment == self.segment {
+                let rows = rows_of(source.run, morsel)?;
+                effort::rows(rows.len());
+                self.asked.push(AskedRows { index, rows });
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn asked(&self) -> &[AskedRows] {
+        &self.asked
+    }
+
+    pub(super) fn segment<'a>(&self, scan: &Scan<'a>) -> &'a Segment {
+        &scan.segments[self.segment as usize]
     }
 
     /// Places in the order of the segment's rows.
@@ -186,8 +259,68 @@ impl<'p> Walk<'p> {
     }
 }
 
+/// The times of a segment's runs, read side by side, where all of them are numbers of 32 bits in one
+/// unit.
+pub(super) struct PlainTimes<'t> {
+    sides: Vec<PlainSide<'t>>,
+    unit_micros: i64,
+}
+
+struct PlainSide<'t> {
+    offsets: &'t [u32],
+    base: i64,
+    /// So many were read.
+    met: u32,
+}
+
+impl<'t> PlainTimes<'t> {
+    /// Of each run its times, where it has any. `None` where some are of another form.
+    pub(super) fn of(times: impl Iterator<Item = Option<Times<'t>>>) -> Option<Self> {
+        let (mut sides, mut unit) = (Vec::new(), None);
+        for times in times {
+            let (offsets, base) = match times.filter(|times| !times.is_empty()) {
+                None => (&[][..], 0),
+                Some(times) if *unit.get_or_insert(times.unit_micros) != times.unit_micros => {
+                    return None;
+                }
+                Some(times) => match times.offsets {
+                    Offsets::U32(offsets) => (offsets, times.base),
+                    _ => return None,
+                },
+            };
+            let met = 0;
+            sides.push(PlainSide { offsets, base, met });
+        }
+        let unit_micros = unit.unwrap_or(1) as i64;
+        Some(Self { sides, unit_micros })
+    }
+
+    /// The number and the time of the next row of a run; no matter what where there are no more.
+    #[inline(always)]
+    pub(super) fn next(&mut self, run: u16) -> (u32, i64) {
+        let side = &mut self.sides[usize::from(run)];
+        let offset = side.offsets.get(side.met as usize).copied();
+        let row = side.met;
+        side.met += 1;
+        let micros = i64::from(offset.unwrap_or_default()).wrapping_mul(self.unit_micros);
+        (row, side.base.wrapping_add(micros))
+    }
+
+    /// Goes past the next row of a run.
+    pub(super) fn pass(&mut self, run: u16) {
+        self.sides[usize::from(run)].met += 1;
+    }
+
+    /// For each run how many rows were met, and how many it has.
+    pub(super) fn met(&self) -> impl Iterator<Item = (u32, u32)> {
+        self.sides
+            .iter()
+            .map(|side| (side.met, side.offsets.len() as u32))
+    }
+}
+
 /// The rows of a run that belong to the morsel's users.
-pub(super) fn rows_of(run: NameRun<'_>, morsel: &Morsel) -> Result<Range<u32>, Corruption> {
+fn rows_of(run: NameRun<'_>, morsel: &Morsel) -> Result<Range<u32>, Corruption> {
     let whole = run.container_rows(morsel.key)?;
     let from = |low: u32| match u16::try_from(low) {
         Ok(0) => Ok(whole.start),
@@ -197,7 +330,7 @@ pub(super) fn rows_of(run: NameRun<'_>, morsel: &Morsel) -> Result<Range<u32>, C
     Ok(from(morsel.lows.start)?..from(morsel.lows.end)?)
 }
 
-/// Ends in an error where the rows that were met are not all of the runs'.
+/// Ends in an error where not all rows of a run were met, or more.
 pub(super) fn check_met(
     segment: &Segment,
     met: impl Iterator<Item = (u32, u32)>,
@@ -205,7 +338,7 @@ pub(super) fn check_met(
     for (met, rows) in met {
         if met != rows {
             let what = "the order of rows names more or fewer rows of a run than there are";
-            return Err(Corruption::new(segment.file(), 0, what));
+            return Err(segment.order()?.damaged(what));
         }
     }
     Ok(())

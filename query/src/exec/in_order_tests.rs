@@ -1,15 +1,17 @@
 //! Events as segments' orders of rows tell them, against the same events sorted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::{Snapshot, Value};
+use pugmark_engine::storage::MemoryStorage;
+use pugmark_engine::{BatchBuilder, Snapshot, Store, Value};
 
 use crate::QueryOptions;
-use crate::behaviour::{Condition, Skipped, TimeRange, any, event};
+use crate::behaviour::{Condition, Skipped, TimeRange, any, event, property};
 
 use super::control::{Control, QueryError};
 use super::gather::{Asked, Gather};
@@ -160,8 +162,10 @@ fn an_order_that_is_not_that_of_the_rows_is_corruption() {
         let mut gather = Gather::new(&control);
         for rows in [&mut rows, &mut gather.in_order] {
             assert!(rows.find(&scan, &morsel, &wanted, f64::INFINITY).unwrap());
+            // A cart becomes something else.
             let runs = &mut rows.pieces[0].runs;
-            runs[5] = (runs[5] + 1) % 4;
+            let cart = runs.iter().position(|&run| run == 1).unwrap();
+            runs[cart] = 2;
         }
         let users = (&morsel, &wanted);
         let times = OrderedTimes::new(&control).for_each(&rows, &scan, users, |_, _| Ok(()));
@@ -181,22 +185,128 @@ fn an_order_that_is_not_that_of_the_rows_is_corruption() {
 }
 
 #[test]
-fn few_users_of_few_events_are_sorted_instead() {
-    let (snapshot, (morsel, wanted)) = (small(), everybody());
+fn few_rows_are_sorted_instead() {
+    let (snapshot, (whole, wanted)) = (small(), everybody());
     let all = TimeRange {
         first: i64::MIN,
         last: i64::MAX,
     };
     let control = Control::start(&QueryOptions::default());
-    let is_used = |condition: &Condition, wanted: &Words, cost| {
-        let scan = Scan::prepare(&snapshot, &[condition], all, false);
-        InOrder::new(&control)
-            .find(&scan, &morsel, wanted, cost)
-            .unwrap()
+    let is_used = |condition: &Condition, range, morsel: &Morsel, wanted: &Words, cost| {
+        let scan = Scan::prepare(&snapshot, &[condition], range, false);
+        let mut rows = InOrder::new(&control);
+        rows.find(&scan, morsel, wanted, cost).unwrap()
     };
-    // 15 of 60 rows are carts; four runs cost as much as 128 more.
-    let cart = event("cart");
-    assert!(is_used(&any(), &wanted, 4.0) && !is_used(&any(), &wanted, 3.0));
-    assert!(is_used(&cart, &wanted, 13.0) && !is_used(&cart, &wanted, 12.0));
-    assert!(!is_used(&any(), &Words::of_range(0..1), 12.0));
+    // 60 rows, of which 15 are carts; to get ready costs as much as 32 more.
+    let (every, cart) = (any(), event("cart"));
+    assert!(is_used(&every, all, &whole, &wanted, 1.6));
+    assert!(!is_used(&every, all, &whole, &wanted, 1.5));
+    assert!(is_used(&cart, all, &whole, &wanted, 6.2));
+    assert!(!is_used(&cart, all, &whole, &wanted, 6.1));
+    // One of seven users, a quarter of the time, values that decide.
+    let one = Words::of_range(0..1);
+    assert!(is_used(&every, all, &whole, &one, 10.8));
+    assert!(!is_used(&every, all, &whole, &one, 10.7));
+    let quarter = TimeRange {
+        first: 45_000_000,
+        last: i64::MAX,
+    };
+    assert!(is_used(&every, quarter, &whole, &wanted, 7.0));
+    assert!(!is_used(&every, quarter, &whole, &wanted, 6.0));
+    let free = property("item").eq(1);
+    assert!(is_used(&free, all, &whole, &wanted, 12.5));
+    assert!(!is_used(&free, all, &whole, &wanted, 12.0));
+    // A quarter of the container: everybody is in it, but the others' rows are no concern of it, and
+    // segments are made ready four times.
+    let lows = 0..16_384;
+    let cut = Morsel { lows, ..whole };
+    assert!(is_used(&every, all, &cut, &wanted, 3.2));
+    assert!(!is_used(&every, all, &cut, &wanted, 3.1));
+}
+
+#[test]
+fn names_that_share_a_run_come_in_order_too() {
+    let storage = Arc::new(MemoryStorage::new());
+    let store = Store::builder("store").storage(storage).open().unwrap();
+    let mut batch = BatchBuilder::new();
+    // More names than have a run of their own, with a user of each and one of all.
+    let names = pugmark_engine::limits::MAX_NAME_RUNS as i64 + 5;
+    for number in 0..names {
+        let name = format!("name{number:05}");
+        batch.event(&format!("u{number}"), number, &name);
+        batch.event("u7", number % 100, &name);
+    }
+    store.append(batch.finish().unwrap()).unwrap();
+    store.compact().unwrap();
+    let snapshot = store.snapshot().unwrap();
+    let control = Control::start(&QueryOptions::default());
+    let all = TimeRange {
+        first: i64::MIN,
+        last: i64::MAX,
+    };
+    let (key, lows, rows) = (0, 0..65_536, 2 * names as u64);
+    let (morsel, wanted) = (Morsel { key, lows, rows }, Words::of_range(0..65_536));
+    let (every, last) = (any(), event(&format!("name{:05}", names - 1)));
+    let scan = Scan::prepare(&snapshot, &[&every, &last], all, false);
+    let (mut one, mut other) = (Gather::new(&control), Gather::new(&control));
+    let (traits, mut skipped) = (TraitTable::default(), Skipped::default());
+    let asked = Asked {
+        steps: 2,
+        every_row: false,
+    };
+    let rows = &mut one.in_order;
+    assert!(rows.find(&scan, &morsel, &wanted, f64::INFINITY).unwrap());
+    one.fill_in_order(&scan, &morsel, &wanted, &traits, asked, &mut skipped)
+        .unwrap();
+    other
+        .fill_sorted(&scan, &morsel, &wanted, &traits, asked, &mut skipped)
+        .unwrap();
+    assert_eq!(one.times.len() as i64, 2 * names);
+    assert_eq!(one.masks.iter().filter(|&&mask| mask == 3).count(), 2);
+    assert!(gathered(&one) == gathered(&other));
+}
+
+#[test]
+fn memory_runs_out_in_order() {
+    let (snapshot, (morsel, wanted), traits) = (small(), everybody(), TraitTable::default());
+    let all = TimeRange {
+        first: i64::MIN,
+        last: i64::MAX,
+    };
+    let every = any();
+    let scan = Scan::prepare(&snapshot, &[&every], all, false);
+    let asked = Asked {
+        steps: 1,
+        every_row: false,
+    };
+    let try_with = |memory_bytes| {
+        let options = QueryOptions {
+            memory_bytes,
+            ..QueryOptions::default()
+        };
+        let control = Control::start(&options);
+        let mut gather = Gather::new(&control);
+        let found = gather.in_order.find(&scan, &morsel, &wanted, f64::INFINITY);
+        let events = found.and_then(|_| {
+            let skipped = &mut Skipped::default();
+            gather.fill_in_order(&scan, &morsel, &wanted, &traits, asked, skipped)
+        });
+        let mut rows = InOrder::new(&control);
+        let found = rows.find(&scan, &morsel, &wanted, f64::INFINITY);
+        let times = found.and_then(|_| {
+            let users = (&morsel, &wanted);
+            OrderedTimes::new(&control).for_each(&rows, &scan, users, |_, _| Ok(()))
+        });
+        [events, times].map(|done| match done {
+            Ok(()) => true,
+            Err(QueryError::OutOfMemory { .. }) => false,
+            Err(error) => panic!("{error}"),
+        })
+    };
+    assert_eq!(try_with(8 << 20), [true, true]);
+    assert_eq!(try_with(8 << 10), [false, false]);
+    // Everything in between is one or the other.
+    for kilobytes in 8..64 {
+        try_with(kilobytes << 14);
+    }
 }

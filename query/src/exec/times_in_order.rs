@@ -1,16 +1,14 @@
 //! Users' times in order: what [`super::user_times`] hands over where segments tell the order of rows
 //! and the name of an event decides whether it counts.
 
-use std::collections::BTreeSet;
-
 use pugmark_engine::Corruption;
 use pugmark_engine::bitmap::Words;
-use pugmark_engine::segment::{Offsets, Segment, Times};
+use pugmark_engine::segment::{Segment, Times};
 
 use crate::behaviour::{Condition, TimeRange, Truth};
 
 use super::control::{Control, QueryError};
-use super::in_order::{InOrder, Piece, Walk, check_met, rows_of};
+use super::in_order::{InOrder, Piece, PlainTimes, Walk, check_met};
 use super::memory::Reservation;
 use super::morsel::Morsel;
 use super::scan::Scan;
@@ -48,7 +46,12 @@ impl<'c> OrderedTimes<'c> {
         mut visit: impl FnMut(u32, &[i64]) -> Result<(), QueryError>,
     ) -> Result<(), QueryError> {
         let pieces = rows.pieces().iter();
-        let readers = pieces.map(|piece| Reader::open(piece, scan, morsel));
+        let sides = pieces
+            .clone()
+            .map(|piece| piece.segment(scan).all_runs().len());
+        let mut held = self.control.reservation();
+        held.grow(sides.sum::<usize>() * size_of::<Side<'_>>())?;
+        let readers = pieces.map(|piece| Reader::open(piece, scan));
         let mut readers: Vec<Reader<'_>> = readers.collect::<Result<_, _>>()?;
         for word in morsel.lows.start / 64..morsel.lows.end / 64 {
             self.control.check()?;
@@ -104,48 +107,33 @@ struct Reader<'t> {
 
 /// The times of each run, and how many were read.
 enum Sides<'t> {
-    /// All of 32 bits in one unit, and all asked for.
-    Plain {
-        sides: Vec<PlainSide<'t>>,
-        unit: i64,
-    },
-    /// Others.
+    /// All are asked for.
+    Plain(PlainTimes<'t>),
     Any(Vec<Side<'t>>),
 }
 
-struct PlainSide<'t> {
-    offsets: &'t [u32],
-    base: i64,
-    met: u32,
-}
-
+#[derive(Clone, Default)]
 struct Side<'t> {
     /// `None` where they are not asked for.
     times: Option<Times<'t>>,
-    rows: u32,
     met: u32,
 }
 
 impl<'t> Reader<'t> {
-    fn open(piece: &'t Piece, scan: &Scan<'t>, morsel: &Morsel) -> Result<Self, Corruption> {
-        let (number, segment) = piece.segment(scan);
-        let of_segment = || scan.runs.iter().filter(|run| run.segment == number);
-        let asked: BTreeSet<usize> = of_segment().map(|run| run.run.number()).collect();
-        let mut sides = Vec::with_capacity(segment.all_runs().len());
-        for run in segment.all_runs() {
-            let rows = rows_of(run, morsel)?;
-            let asked = asked.contains(&run.number());
-            sides.push(Side {
-                rows: rows.len() as u32,
-                times: asked.then(|| run.times(rows)).transpose()?,
-                met: 0,
-            });
+    fn open(piece: &'t Piece, scan: &Scan<'t>) -> Result<Self, Corruption> {
+        let segment = piece.segment(scan);
+        let mut sides = vec![Side::default(); segment.all_runs().len()];
+        let mut whole = true;
+        for asked in piece.asked() {
+            let source = &scan.runs[asked.index];
+            sides[source.run.number()].times = Some(source.run.times(asked.rows.clone())?);
+            whole &= source.whole;
         }
         Ok(Self {
             segment,
             walk: piece.walk(),
             sides: Sides::of(sides),
-            range: (!of_segment().all(|run| run.whole)).then_some(scan.range),
+            range: (!whole).then_some(scan.range),
         })
     }
 
@@ -153,7 +141,7 @@ impl<'t> Reader<'t> {
     fn pass(&mut self, runs: &[u16]) {
         for &run in runs {
             match &mut self.sides {
-                Sides::Plain { sides, .. } => sides[usize::from(run)].met += 1,
+                Sides::Plain(times) => times.pass(run),
                 Sides::Any(sides) => sides[usize::from(run)].met += 1,
             }
         }
@@ -164,18 +152,12 @@ impl<'t> Reader<'t> {
     fn read(&mut self, runs: &[u16], out: &mut Vec<i64>) {
         let before = out.len();
         match &mut self.sides {
-            Sides::Plain { sides, unit } => out.extend(runs.iter().map(|&run| {
-                let side = &mut sides[usize::from(run)];
-                let offset = side.offsets.get(side.met as usize).copied();
-                side.met += 1;
-                let micros = i64::from(offset.unwrap_or_default()).wrapping_mul(*unit);
-                side.base.wrapping_add(micros)
-            })),
+            Sides::Plain(times) => out.extend(runs.iter().map(|&run| times.next(run).1)),
             Sides::Any(sides) => out.extend(runs.iter().filter_map(|&run| {
                 let side = &mut sides[usize::from(run)];
                 let row = side.met;
                 side.met += 1;
-                let times = side.times.as_ref().filter(|_| row < side.rows)?;
+                let times = side.times.filter(|times| (row as usize) < times.len())?;
                 Some(times.get(row as usize))
             })),
         }
@@ -193,14 +175,12 @@ impl<'t> Reader<'t> {
     /// Fails where the order does not name every row once.
     fn check(&self) -> Result<(), Corruption> {
         match &self.sides {
-            Sides::Plain { sides, .. } => {
-                let met = sides
-                    .iter()
-                    .map(|side| (side.met, side.offsets.len() as u32));
-                check_met(self.segment, met)
-            }
+            Sides::Plain(times) => check_met(self.segment, times.met()),
             Sides::Any(sides) => {
-                let met = sides.iter().map(|side| (side.met, side.rows));
+                let asked = sides
+                    .iter()
+                    .filter_map(|side| Some((side.met, side.times?)));
+                let met = asked.map(|(met, times)| (met, times.len() as u32));
                 check_met(self.segment, met)
             }
         }
@@ -209,28 +189,11 @@ impl<'t> Reader<'t> {
 
 impl<'t> Sides<'t> {
     fn of(sides: Vec<Side<'t>>) -> Self {
-        let times = || sides.iter().filter_map(|side| side.times.as_ref());
-        let filled = || times().filter(|times| !times.is_empty());
-        let units: BTreeSet<u64> = filled().map(|times| times.unit_micros).collect();
-        let plain = |times: &Times<'t>| match times.offsets {
-            Offsets::U32(offsets) => Some((offsets, times.base)),
-            _ if times.is_empty() => Some((&[][..], 0)),
-            _ => None,
-        };
-        let plain: Vec<PlainSide<'t>> = times()
-            .filter_map(plain)
-            .map(|(offsets, base)| PlainSide {
-                offsets,
-                base,
-                met: 0,
-            })
-            .collect();
-        match units.first() {
-            Some(&unit) if units.len() == 1 && plain.len() == sides.len() => Self::Plain {
-                sides: plain,
-                unit: unit as i64,
-            },
-            _ => Self::Any(sides),
+        let all = sides.iter().all(|side| side.times.is_some());
+        let times = sides.iter().map(|side| side.times);
+        match PlainTimes::of(times).filter(|_| all) {
+            Some(times) => Self::Plain(times),
+            None => Self::Any(sides),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Segments from segments: neighbours in arrival order become one sequence.
 //!
 //! The output is cut into pieces at containers, some of which are made side by side, each one run at a time, so
-//! that memory is bounded by these and the rows of one event name each. `streams` finds the rows of
-//! a name in every input, `ties` ranks rows of different names at one time (which no single run
-//! can see), and this file brings the rows of each user together.
+//! that memory is bounded by these, the rows of one event name each, and how many rows each of their users has.
+//! `streams` finds the rows of a name in every input, `ties` ranks rows of different names at one time (which no
+//! single run can see), and this file brings the rows of each user together.
 
 mod streams;
 mod ties;
@@ -19,6 +19,7 @@ use self::streams::{ContainerRows, Streams};
 use self::ties::{TieCursor, rank_ties};
 pub(super) use self::ties::{recount_ties, rows_are_ranked};
 use super::names::NameRuns;
+use super::order::WrittenRun;
 use super::writer::{RunRows, SegmentWriter};
 use super::{BuildOptions, Segment, SegmentImage};
 use crate::batch::shape::{Picks, Sources};
@@ -90,7 +91,7 @@ pub fn merge_each<E: From<Corruption>>(
     let streams = Streams::open(inputs)?;
     let pieces = pieces(inputs, &streams, options)?;
     let write = |keys: Vec<u16>| {
-        let mut writer = SegmentWriter::new(partition, arrival, options.compressed, None);
+        let mut writer = SegmentWriter::new(partition, arrival, options.compressed);
         if let (Some(&first), Some(&last)) = (keys.first(), keys.last()) {
             let piece = Piece {
                 streams: &streams,
@@ -99,9 +100,11 @@ pub fn merge_each<E: From<Corruption>>(
                 keep,
                 stop,
             };
-            piece.write(options.max_name_runs, &mut writer)?;
+            let runs = piece.write(options.max_name_runs, &mut writer)?;
+            let order = writer.order(&runs, || piece.check())?;
+            return Ok(writer.finish(order));
         }
-        Ok(writer.finish())
+        Ok(None)
     };
     let mut take = |image: Result<Option<SegmentImage>, Ended>| match image {
         Ok(image) => image.into_iter().try_for_each(&mut take).map(|()| true),
@@ -245,17 +248,24 @@ struct Merged {
 }
 
 impl Piece<'_> {
-    fn write(&self, most_runs: usize, writer: &mut SegmentWriter) -> Result<(), Ended> {
+    /// Writes all runs; gives what the order of their rows follows from.
+    fn write(
+        &self,
+        most_runs: usize,
+        writer: &mut SegmentWriter,
+    ) -> Result<Vec<WrittenRun>, Ended> {
         let names: Vec<&str> = self.streams.names.iter().map(|name| &*name.text).collect();
         let runs = NameRuns::choose(&names, &self.name_rows()?, most_runs);
         let mut ties = rank_ties(self, &runs)?;
         let mut columns = SharedColumns::default();
+        let mut written = Vec::with_capacity(runs.len());
         for &name in &runs.own {
             let plan = self.plan(std::iter::once(name), false)?;
             let merged = self.merge_run(&plan, &mut ties)?;
             let open = writer.begin_run(merged.rows);
             let properties = self.properties(&plan, &merged.picks, &mut columns)?;
-            writer.end_run(open, Some(names[name as usize]), &properties, None);
+            let name = names[name as usize];
+            written.push(writer.end_run(open, Some(name), &properties, None));
         }
         if runs.has_overflow {
             let shares = |&name: &u32| runs.is_overflow(runs.run_of[name as usize]);
@@ -268,9 +278,10 @@ impl Piece<'_> {
                 values.push(name);
             }
             let codes = merged.names;
-            writer.end_run(open, None, &properties, Some(TextColumn { codes, values }));
+            let names = Some(TextColumn { codes, values });
+            written.push(writer.end_run(open, None, &properties, names));
         }
-        Ok(())
+        Ok(written)
     }
 
     fn plan(
