@@ -1,5 +1,5 @@
 //! The innermost loops, each alone: users of two names met as words, rows of users from run
-//! lengths, numbers of a column, ordinals of ids, and the three searches of a three-step funnel.
+//! lengths, runs of rows in order, numbers of a column, ordinals of ids, and the three searches of a three-step funnel.
 //! `cargo bench -p pugmark-kernels` takes their time; `benches/run.py kernels` counts their instructions.
 
 use std::collections::BTreeMap;
@@ -144,6 +144,20 @@ fn segments(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let mut starts = vec![0; 65_537];
     group.bench_function("rows of each user", |bencher| {
         bencher.iter(|| counted(|| views.row_starts(0, &mut starts).is_ok()));
+    });
+    group.finish();
+    let order = segment.order()?;
+    let (places, mut runs) = (order.container_rows(0)?, Vec::new());
+    let name = "the rows of a container, user by user";
+    let mut group = criterion.benchmark_group(name);
+    elements(&mut group, name, places.len() as u64);
+    group.bench_function("their runs in order", |bencher| {
+        bencher.iter(|| {
+            counted(|| {
+                runs.clear();
+                order.runs(places.clone(), &mut runs).is_ok()
+            })
+        });
     });
     group.finish();
     columns(criterion, views)?;

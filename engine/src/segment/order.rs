@@ -194,6 +194,9 @@ impl OrderedRows {
         runs: &[WrittenRun],
         check: impl Fn() -> Result<(), E>,
     ) -> Result<Self, E> {
+        if let [run] = runs {
+            return Ok(Self::of_run(run));
+        }
         let mut cursors: Vec<RunCursor<'_>> = runs.iter().map(RunCursor::new).collect();
         let (mut rows, mut container) = (Self::default(), ContainerRows::default());
         for (&key, users) in users {
@@ -207,6 +210,19 @@ impl OrderedRows {
             }
         }
         Ok(rows)
+    }
+
+    /// The order of the rows of the only run.
+    fn of_run(run: &WrittenRun) -> Self {
+        let mut rows = Self::default();
+        for (_, users) in containers_of(&run.users) {
+            rows.mark_container();
+            let counts = &run.counts[users];
+            rows.counts.extend_from_slice(counts);
+            let count: u32 = counts.iter().sum();
+            rows.numbers.resize(rows.numbers.len() + count as usize, 0);
+        }
+        rows
     }
 
     fn mark_container(&mut self) {
@@ -303,8 +319,15 @@ impl<'r> RunCursor<'r> {
     }
 }
 
-/// Row of a user: when, its rank among those of other runs at that time, and its run.
-type Key = (i64, u32, u16);
+/// Row of a user: when, its rank among those of other runs at that time, and its run; one number is
+/// compared without a branch.
+type Key = u128;
+
+#[inline]
+fn key_of(time: i64, rank: u32, run: u16) -> Key {
+    let time = time as u64 ^ (1 << 63);
+    u128::from(time) << 64 | u128::from(rank) << 16 | u128::from(run)
+}
 
 /// Rows that are put in order at once, but for a user who has more.
 const SLICE_ROWS: u64 = if cfg!(test) { 16 } else { 1 << 20 };
@@ -372,7 +395,7 @@ impl ContainerRows {
                 };
                 for _ in 0..run.counts[at] {
                     let time = run.form.written(times, cursor.row);
-                    self.keys[*end as usize] = (time, cursor.rank(), number);
+                    self.keys[*end as usize] = key_of(time, cursor.rank(), number);
                     *end += 1;
                     cursor.row += 1;
                 }
@@ -389,7 +412,7 @@ impl ContainerRows {
             let own = &mut self.keys[start as usize..end as usize];
             // Rows of one run at one time are alike; ranks tell those of several.
             own.sort_unstable();
-            rows.numbers.extend(own.iter().map(|key| key.2));
+            rows.numbers.extend(own.iter().map(|&key| key as u16));
             rows.counts.push(end - start);
             start = end;
         }
