@@ -464,13 +464,13 @@ impl ContainerStart {
         };
         let ends = (containers.first(), containers.last());
         if ends != (Some(&first), Some(&last)) || containers.len() != users.container_count() + 1 {
-            return Err("a run's containers do not cover it");
+            return Err("containers do not cover all rows");
         }
         for (pair, (_, cardinality)) in containers.windows(2).zip(users.keys()) {
             let users = pair[1].user.checked_sub(pair[0].user);
             let rows = pair[1].row.checked_sub(pair[0].row);
             if users != Some(cardinality) || rows < users {
-                return Err("a run's containers and its users differ");
+                return Err("containers and their users differ");
             }
         }
         Ok(())
