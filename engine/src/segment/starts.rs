@@ -22,6 +22,15 @@ pub struct UserStarts {
 }
 
 impl UserStarts {
+    /// The rows of all users; empty where there is none.
+    #[inline]
+    pub fn rows(&self) -> Range<u32> {
+        match self.starts.as_slice() {
+            [first, .., end] => *first..*end,
+            _ => 0..0,
+        }
+    }
+
     /// Calls `visit` with the low half of each user's ordinal and its rows, in order.
     #[inline]
     pub fn for_each(&self, mut visit: impl FnMut(u16, Range<u32>)) {

@@ -1,12 +1,14 @@
 //! Segments against the model.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
 use super::counts::GroupCursor;
 use super::model::{self, Row};
-use super::{BuildOptions, Partition, Segment, build, merge};
+use super::{BuildOptions, Partition, Segment, Stop, build, merge, merge_each};
+use crate::error::Corruption;
 
 fn options() -> impl Strategy<Value = BuildOptions> {
     let bytes = prop_oneof![Just(1), Just(1_000), Just(1 << 20)];
@@ -152,6 +154,40 @@ proptest! {
         let chosen: Vec<Row> = numbers.iter().map(|&row| rows[row as usize].clone()).collect();
         model::check(&segments, &chosen, options.max_name_runs);
     }
+}
+
+/// A merge can be stopped while it finds the order of rows, which it does slice by slice.
+#[test]
+fn orders_are_found_under_the_eye_of_stop() {
+    let row = |at: u32| Row {
+        user: at / 4,
+        time: i64::from(at % 3),
+        name: ["a", "b"][at as usize % 2].to_owned(),
+        values: model::values(0, 0),
+    };
+    let asked_for = |rows: u32| {
+        let rows: Vec<Row> = (0..rows).map(row).collect();
+        let images = build_rows(&rows, rows.len(), &BuildOptions::default());
+        let inputs: Vec<_> = images.into_iter().map(model::open).collect();
+        let merge = |stop: Stop<'_>| {
+            let take = |_| Ok::<_, Corruption>(());
+            merge_each(&inputs, &BuildOptions::default(), None, stop, take).unwrap()
+        };
+        let asked = AtomicU32::new(0);
+        let counting = || {
+            asked.fetch_add(1, Ordering::Relaxed);
+            false
+        };
+        assert!(merge(&counting));
+        let all = asked.into_inner();
+        for stops in 0..all {
+            let asked = AtomicU32::new(0);
+            assert!(!merge(&|| asked.fetch_add(1, Ordering::Relaxed) == stops));
+        }
+        all
+    };
+    // Sixteen rows are put in order at once.
+    assert_eq!(asked_for(320) - asked_for(160), 10);
 }
 
 /// A forged bitmap may tell of users beyond those that there are.

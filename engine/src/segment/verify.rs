@@ -144,14 +144,10 @@ impl Segment {
         lows: Range<u32>,
     ) -> Result<(), Corruption> {
         let mut found = UserStarts::default();
-        let span = |found: &UserStarts| {
-            let first = found.starts.first().copied().unwrap_or_default();
-            first..found.starts.last().copied().unwrap_or(first)
-        };
         let mut rows: Vec<(u16, i64, u32, u16)> = Vec::new();
         for (run, number) in self.all_runs().zip(0..) {
             run.user_starts(key, lows.clone(), &mut found)?;
-            let of_run = span(&found);
+            let of_run = found.rows();
             let (times, ties) = (run.times(of_run.clone())?, run.ties(of_run.clone())?);
             found.for_each(|low, own| {
                 let time = |row: u32| times.get((row - of_run.start) as usize);
@@ -160,7 +156,7 @@ impl Segment {
         }
         rows.sort_unstable();
         order.user_starts(key, lows, &mut found)?;
-        let (all, mut runs) = (span(&found), Vec::new());
+        let (all, mut runs) = (found.rows(), Vec::new());
         order.runs(all.clone(), &mut runs)?;
         let mut stored = Vec::with_capacity(runs.len());
         found.for_each(|low, own| {

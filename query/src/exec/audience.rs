@@ -403,13 +403,10 @@ impl<'c> Counting<'c> {
     ) -> Result<(), QueryError> {
         let (lows, found) = (morsel.lows.clone(), &mut self.found);
         source.run.user_starts(morsel.key, lows, found)?;
-        let (Some(&first), Some(&end)) = (found.starts.first(), found.starts.last()) else {
-            return Ok(());
-        };
-        if first == end {
+        let rows = found.rows();
+        if rows.is_empty() {
             return Ok(());
         }
-        let rows = first..end;
         effort::rows(rows.len());
         effort::values(rows.len(), 1);
         self.reserve(rows.len())?;

@@ -8,7 +8,7 @@ use crate::kernel::{DidEvents, DidPlan, DidScratch, Held, Measures, match_did};
 
 use super::control::{Control, QueryError};
 use super::exists::{Bounds, Exists};
-use super::gather::{Asked, Gather};
+use super::gather::{Asked, Gather, Gathering};
 use super::morsel::Morsel;
 use super::scan::{DENSE_STARTS, RunScan, Scan};
 use super::traits::TraitTable;
@@ -240,7 +240,14 @@ impl<'a> PreparedDid<'a> {
             steps: 0,
             every_row: false,
         };
-        gather.fill(scan, morsel, within, traits, asked, skipped)?;
+        let of = Gathering {
+            scan,
+            morsel,
+            wanted: within,
+            traits,
+            asked,
+        };
+        gather.fill(of, skipped)?;
         let holding = match self.did.holding.as_slice() {
             [] => None,
             properties => Some(held(scan, gather, properties)?.0),

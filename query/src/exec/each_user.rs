@@ -18,7 +18,7 @@ use crate::behaviour::{
 
 use super::computed::of_gathered;
 use super::control::{Control, QueryError};
-use super::gather::{Asked, RowRef};
+use super::gather::{Asked, Gathering, RowRef};
 use super::intern::Interner;
 use super::morsel::{self, Morsel};
 use super::scan::Scan;
@@ -362,7 +362,14 @@ fn fold_users<F: Fold>(
         control,
         ..
     } = worker;
-    gather.fill(scan, morsel, users, traits, asked, skipped)?;
+    let of = Gathering {
+        scan,
+        morsel,
+        wanted: users,
+        traits,
+        asked,
+    };
+    gather.fill(of, skipped)?;
     let mut memory = control.reservation();
     let mut computed = Vec::with_capacity(operands.len());
     for operand in operands {

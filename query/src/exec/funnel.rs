@@ -22,7 +22,7 @@ use crate::tally::{FunnelTally, histogram};
 use super::Executor;
 use super::computed::of_gathered;
 use super::control::{Control, QueryError};
-use super::gather::{Asked, Gather, RowRef};
+use super::gather::{Asked, Gather, Gathering, RowRef};
 use super::memory::Reservation;
 use super::morsel::{self, Morsel};
 use super::ordered::Ordered;
@@ -398,14 +398,14 @@ impl<'a> PreparedFunnel<'a> {
             steps: self.funnel.steps.len(),
             every_row: self.funnel.mode == FunnelMode::Strict,
         };
-        gather.fill(
-            &self.scan,
+        let of = Gathering {
+            scan: &self.scan,
             morsel,
-            users,
-            &traits,
+            wanted: users,
+            traits: &traits,
             asked,
-            &mut worker.skipped,
-        )?;
+        };
+        gather.fill(of, &mut worker.skipped)?;
         let gather = &worker.gather;
         let excluded: Vec<bool> = match self.funnel.exclude {
             Some(_) => gather.flags.iter().map(|flags| flags & 1 != 0).collect(),

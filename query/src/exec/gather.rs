@@ -66,6 +66,17 @@ pub(crate) struct Asked {
     pub(crate) every_row: bool,
 }
 
+/// Whose events are gathered, and which.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gathering<'q, 'a> {
+    pub(crate) scan: &'q Scan<'a>,
+    pub(crate) morsel: &'q Morsel,
+    /// Users of the morsel.
+    pub(crate) wanted: &'q Words,
+    pub(crate) traits: &'q TraitTable,
+    pub(crate) asked: Asked,
+}
+
 /// Events as the runs give them, one run after another.
 #[derive(Debug, Default)]
 struct Unsorted {
@@ -110,33 +121,28 @@ impl<'c> Gather<'c> {
         self.starts[index] as usize..self.starts[index + 1] as usize
     }
 
-    /// Gathers those events of the morsel's users `wanted` that satisfy any condition in the scan's
-    /// range.
+    /// Gathers those events of the users that satisfy any condition in the scan's range.
     pub(crate) fn fill(
         &mut self,
-        scan: &Scan<'_>,
-        morsel: &Morsel,
-        wanted: &Words,
-        traits: &TraitTable,
-        asked: Asked,
+        of: Gathering<'_, '_>,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
-        match self.in_order.find(scan, morsel, wanted, SORT_COST)? {
-            true => self.fill_in_order(scan, morsel, wanted, traits, asked, skipped),
-            false => self.fill_sorted(scan, morsel, wanted, traits, asked, skipped),
+        match self
+            .in_order
+            .find(of.scan, of.morsel, of.wanted, SORT_COST)?
+        {
+            true => self.fill_in_order(of, skipped),
+            false => self.fill_sorted(of, skipped),
         }
     }
 
     /// Gathers events run by run, and sorts them.
     pub(super) fn fill_sorted(
         &mut self,
-        scan: &Scan<'_>,
-        morsel: &Morsel,
-        wanted: &Words,
-        traits: &TraitTable,
-        asked: Asked,
+        of: Gathering<'_, '_>,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
+        let Gathering { scan, morsel, .. } = of;
         self.unsorted.clear();
         let layout = KeyLayout::new(scan, morsel)?;
         for (number, source) in (0..).zip(&scan.runs) {
@@ -144,28 +150,25 @@ impl<'c> Gather<'c> {
             source
                 .run
                 .user_starts(morsel.key, morsel.lows.clone(), found)?;
-            let (Some(&first), Some(&end)) = (found.starts.first(), found.starts.last()) else {
-                continue;
-            };
-            if first == end {
+            let rows = found.rows();
+            if rows.is_empty() {
                 continue;
             }
-            let rows = first..end;
             effort::rows(rows.len());
             self.memory
                 .at_least((self.unsorted.times.len() + rows.len()) * BYTES_PER_EVENT)?;
             let lows = || lows_of(found);
-            let verdicts = source.evaluate(&rows, &lows, traits, self.control, skipped)?;
+            let verdicts = source.evaluate(&rows, &lows, of.traits, self.control, skipped)?;
             let run = RunRows {
                 source,
                 number,
                 range: scan.range,
                 times: source.run.times(rows.clone())?,
-                verdicts: BitVerdicts::new(verdicts, &asked),
+                verdicts: BitVerdicts::new(verdicts, &of.asked),
                 layout,
                 rows,
             };
-            run.put(found, wanted, &mut self.unsorted)?;
+            run.put(found, of.wanted, &mut self.unsorted)?;
         }
         self.order(scan, &layout);
         Ok(())
@@ -174,40 +177,19 @@ impl<'c> Gather<'c> {
     /// Gathers events as the order of rows tells them.
     pub(super) fn fill_in_order(
         &mut self,
-        scan: &Scan<'_>,
-        morsel: &Morsel,
-        wanted: &Words,
-        traits: &TraitTable,
-        asked: Asked,
+        of: Gathering<'_, '_>,
         skipped: &mut Skipped,
     ) -> Result<(), QueryError> {
-        self.lows.clear();
-        self.starts.clear();
-        let (mut most, mut bytes) = (0, 0);
-        for piece in self.in_order.pieces() {
-            bytes += piece.segment(scan).all_runs().len() * size_of::<Side<'_>>();
-            for own in piece.asked() {
-                most += own.rows.len();
-                bytes += scan.runs[own.index].verdict_bytes(own.rows.len());
-            }
-        }
-        // What is there, and what it is copied into.
-        let events = self.times.capacity() + most;
-        self.memory
-            .at_least(bytes + events * BYTES_PER_ORDERED_EVENT)?;
+        self.make_room(of.scan)?;
         let mut readers = Vec::with_capacity(self.in_order.pieces().len());
         for piece in self.in_order.pieces() {
-            let found = (&mut self.found, self.control, &mut *skipped);
-            readers.push(Reader::open(piece, scan, morsel, traits, asked, found)?);
+            let with = (&mut self.found, self.control, &mut *skipped);
+            readers.push(Reader::open(piece, of, with)?);
         }
-        resize(&mut self.times, most);
-        resize(&mut self.masks, most);
-        resize(&mut self.flags, most);
-        resize(&mut self.rows, most);
         let mut events = 0;
-        for word in morsel.lows.start / 64..morsel.lows.end / 64 {
+        for word in of.morsel.lows.start / 64..of.morsel.lows.end / 64 {
             self.control.check()?;
-            let wanted = wanted.as_slice()[word as usize];
+            let wanted = of.wanted.as_slice()[word as usize];
             let of_word = |bits, reader: &Reader<'_, '_>| bits | reader.walk.users[word as usize];
             let mut left = readers.iter().fold(0, of_word);
             while left != 0 {
@@ -229,7 +211,7 @@ impl<'c> Gather<'c> {
                         flags: &mut self.flags[events..],
                         rows: &mut self.rows[events..],
                     };
-                    events += reader.read(scan.range, &mut out);
+                    events += reader.read(of.scan.range, &mut out);
                 }
                 if before < events {
                     self.lows.push(low);
@@ -243,6 +225,30 @@ impl<'c> Gather<'c> {
         self.flags.truncate(events);
         self.rows.truncate(events);
         Ok(readers.iter().try_for_each(Reader::check)?)
+    }
+
+    /// Makes room for all events that may come in order, and reserves what readers hold.
+    fn make_room(&mut self, scan: &Scan<'_>) -> Result<(), QueryError> {
+        let (mut most, mut bytes) = (0, 0);
+        for piece in self.in_order.pieces() {
+            bytes += piece.segment(scan).all_runs().len() * size_of::<Side<'_>>();
+            for own in piece.asked() {
+                most += own.rows.len();
+                bytes += scan.runs[own.index].verdict_bytes(own.rows.len());
+            }
+        }
+        // Columns that grow are copied.
+        let room = self.times.capacity();
+        let events = if most > room { room + most } else { room };
+        bytes += events * BYTES_PER_ORDERED_EVENT;
+        self.memory.at_least(bytes)?;
+        self.lows.clear();
+        self.starts.clear();
+        resize(&mut self.times, most);
+        resize(&mut self.masks, most);
+        resize(&mut self.flags, most);
+        resize(&mut self.rows, most);
+        Ok(())
     }
 
     /// Brings the events into order.
@@ -323,8 +329,8 @@ fn resize<T: Clone + Default>(column: &mut Vec<T>, len: usize) {
     column.resize(len, T::default());
 }
 
-/// Bytes of an event that comes in order.
-const BYTES_PER_ORDERED_EVENT: usize = 8 + 8 + 1 + size_of::<RowRef>();
+/// Bytes of an event that comes in order, who may be its user's only one.
+const BYTES_PER_ORDERED_EVENT: usize = 8 + 8 + 1 + size_of::<RowRef>() + 2 * (2 + 4);
 /// So many rows are gone through in order while one is sorted. In tests, all that can be.
 const SORT_COST: f64 = if cfg!(test) { f64::INFINITY } else { 12.0 };
 

@@ -6,11 +6,9 @@ use pugmark_engine::segment::{Segment, Times, UserStarts};
 use crate::behaviour::{Skipped, TimeRange};
 
 use super::control::{Control, QueryError};
-use super::gather::{Asked, BitVerdicts, RowRef, lows_of};
+use super::gather::{BitVerdicts, Gathering, RowRef, lows_of};
 use super::in_order::{AskedRows, Piece, PlainTimes, Walk, check_met};
-use super::morsel::Morsel;
-use super::scan::{RunScan, Scan, Verdicts};
-use super::traits::TraitTable;
+use super::scan::Verdicts;
 
 /// Goes through a segment's users and their events.
 pub(super) struct Reader<'p, 'a> {
@@ -74,20 +72,16 @@ impl<'p, 'a> Reader<'p, 'a> {
     /// Evaluates the conditions of the segment's runs.
     pub(super) fn open(
         piece: &'p Piece,
-        scan: &Scan<'a>,
-        morsel: &Morsel,
-        traits: &TraitTable,
-        asked: Asked,
+        of: Gathering<'_, 'a>,
         (found, control, skipped): (&mut UserStarts, &Control, &mut Skipped),
     ) -> Result<Self, QueryError> {
-        let segment = piece.segment(scan);
+        let segment = piece.segment(of.scan);
         let mut sides = Vec::new();
         sides.resize_with(segment.all_runs().len(), Side::default);
         for own in piece.asked() {
-            let source = &scan.runs[own.index];
             let with = (&mut *found, control, &mut *skipped);
-            let run = AskedRun::open(source, own, morsel, traits, asked, with)?;
-            sides[source.run.number()].asked = Some(run);
+            let number = of.scan.runs[own.index].run.number();
+            sides[number].asked = Some(AskedRun::open(own, of, with)?);
         }
         Ok(Self {
             segment,
@@ -206,23 +200,21 @@ impl<'a> Sides<'a> {
 
 impl<'a> AskedRun<'a> {
     fn open(
-        source: &RunScan<'a>,
         own: &AskedRows,
-        morsel: &Morsel,
-        traits: &TraitTable,
-        asked: Asked,
+        of: Gathering<'_, 'a>,
         (found, control, skipped): (&mut UserStarts, &Control, &mut Skipped),
     ) -> Result<Self, QueryError> {
+        let source = &of.scan.runs[own.index];
         if !source.is_decided() {
-            let lows = morsel.lows.clone();
-            source.run.user_starts(morsel.key, lows, found)?;
+            let lows = of.morsel.lows.clone();
+            source.run.user_starts(of.morsel.key, lows, found)?;
         }
         let lows = || lows_of(found);
         let verdicts = match own.rows.is_empty() && !source.is_decided() {
             true => vec![Verdicts::None; source.conditions.len()],
-            false => source.evaluate(&own.rows, &lows, traits, control, skipped)?,
+            false => source.evaluate(&own.rows, &lows, of.traits, control, skipped)?,
         };
-        let verdicts = BitVerdicts::new(verdicts, &asked);
+        let verdicts = BitVerdicts::new(verdicts, &of.asked);
         Ok(Self {
             number: own.index as u32,
             first: own.rows.start,

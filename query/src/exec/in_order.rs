@@ -5,7 +5,6 @@
 //! That needs one segment for each span of time, which compaction strives for; otherwise events are
 //! brought into order (`gather`, `user_times`).
 
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use pugmark_engine::Corruption;
@@ -94,7 +93,7 @@ impl<'c> InOrder<'c> {
             let order = scan.segments[number as usize].order()?;
             let piece = &mut self.pieces[self.used];
             order.user_starts(morsel.key, morsel.lows.clone(), &mut piece.found)?;
-            let rows = piece.rows();
+            let rows = piece.found.rows();
             if rows.is_empty() {
                 continue;
             }
@@ -147,10 +146,9 @@ const BYTES_PER_PIECE: usize = 8_192 + size_of::<Piece>();
 /// The segments that have rows of the morsel's container, in order of time; `None` where several have
 /// rows of one span of time.
 fn segments_alone(scan: &Scan<'_>, morsel: &Morsel) -> Result<Option<Vec<u32>>, Corruption> {
-    let numbers = scan.runs.iter().map(|run| run.segment);
-    let numbers: BTreeSet<u32> = numbers.collect();
-    let mut read = Vec::with_capacity(numbers.len());
-    for number in numbers {
+    let mut read = Vec::new();
+    for runs in scan.runs.chunk_by(|one, next| one.segment == next.segment) {
+        let number = runs[0].segment;
         let segment = &scan.segments[number as usize];
         if !segment.order()?.container_rows(morsel.key)?.is_empty() {
             read.push((segment.meta().partition, number));
@@ -201,12 +199,12 @@ impl Piece {
     /// Finds the runs that the scan reads.
     fn find_asked(&mut self, scan: &Scan<'_>, morsel: &Morsel) -> Result<(), Corruption> {
         self.asked.clear();
-        for (index, source) in scan.runs.iter().enumerate() {
-            if source.segment == self.segment {
-                let rows = rows_of(source.run, morsel)?;
-                effort::rows(rows.len());
-                self.asked.push(AskedRows { index, rows });
-            }
+        let first = scan.runs.partition_point(|run| run.segment < self.segment);
+        let own = scan.runs[first..].iter().zip(first..);
+        for (source, index) in own.take_while(|(run, _)| run.segment == self.segment) {
+            let rows = rows_of(source.run, morsel)?;
+            effort::rows(rows.len());
+            self.asked.push(AskedRows { index, rows });
         }
         Ok(())
     }
@@ -217,12 +215,6 @@ impl Piece {
 
     pub(super) fn segment<'a>(&self, scan: &Scan<'a>) -> &'a Segment {
         &scan.segments[self.segment as usize]
-    }
-
-    /// Places in the order of the segment's rows.
-    fn rows(&self) -> Range<u32> {
-        let first = self.found.starts.first().copied().unwrap_or_default();
-        first..self.found.starts.last().copied().unwrap_or(first)
     }
 
     /// Goes through the users.

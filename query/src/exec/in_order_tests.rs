@@ -13,8 +13,8 @@ use pugmark_engine::{BatchBuilder, Snapshot, Store, Value};
 use crate::QueryOptions;
 use crate::behaviour::{Condition, Skipped, TimeRange, any, event, property};
 
-use super::control::{Control, QueryError};
-use super::gather::{Asked, Gather};
+use super::control::{CancelToken, Control, QueryError};
+use super::gather::{Asked, Gather, Gathering};
 use super::in_order::InOrder;
 use super::morsel::Morsel;
 use super::scan::Scan;
@@ -22,6 +22,17 @@ use super::tests::{DAY, NAMES, Step, cases, condition, play};
 use super::times_in_order::OrderedTimes;
 use super::traits::TraitTable;
 use super::user_times::UserTimes;
+
+const ALL: TimeRange = TimeRange {
+    first: i64::MIN,
+    last: i64::MAX,
+};
+
+/// All conditions are bits of the masks.
+const STEPS: Asked = Asked {
+    steps: 64,
+    every_row: false,
+};
 
 /// Events of up to 200 users over some partitions, with times that are far apart, near, or the same;
 /// compacted.
@@ -95,8 +106,10 @@ proptest! {
         for _ in 0..2 {
             let (mut skipped, mut skipped_too) = (Skipped::default(), Skipped::default());
             prop_assert!(wanted.is_empty() || scan.runs.is_empty() || one.in_order.find(&scan, &morsel, &wanted, f64::INFINITY).unwrap());
-            one.fill_in_order(&scan, &morsel, &wanted, &traits, asked, &mut skipped).unwrap();
-            other.fill_sorted(&scan, &morsel, &wanted, &traits, asked, &mut skipped_too).unwrap();
+            let (scan, morsel, wanted, traits) = (&scan, &morsel, &wanted, &traits);
+            let of = Gathering { scan, morsel, wanted, traits, asked };
+            one.fill_in_order(of, &mut skipped).unwrap();
+            other.fill_sorted(of, &mut skipped_too).unwrap();
             prop_assert_eq!(gathered(&one), gathered(&other));
             prop_assert_eq!(format!("{skipped:?}"), format!("{skipped_too:?}"));
         }
@@ -151,13 +164,9 @@ fn everybody() -> (Morsel, Words) {
 #[test]
 fn an_order_that_is_not_that_of_the_rows_is_corruption() {
     let (snapshot, (morsel, wanted), traits) = (small(), everybody(), TraitTable::default());
-    let all = TimeRange {
-        first: i64::MIN,
-        last: i64::MAX,
-    };
     let control = Control::start(&QueryOptions::default());
     for condition in [any(), event("cart")] {
-        let scan = Scan::prepare(&snapshot, &[&condition], all, false);
+        let scan = Scan::prepare(&snapshot, &[&condition], ALL, false);
         let mut rows = InOrder::new(&control);
         let mut gather = Gather::new(&control);
         for rows in [&mut rows, &mut gather.in_order] {
@@ -169,12 +178,14 @@ fn an_order_that_is_not_that_of_the_rows_is_corruption() {
         }
         let users = (&morsel, &wanted);
         let times = OrderedTimes::new(&control).for_each(&rows, &scan, users, |_, _| Ok(()));
-        let asked = Asked {
-            steps: 1,
-            every_row: false,
+        let of = Gathering {
+            scan: &scan,
+            morsel: &morsel,
+            wanted: &wanted,
+            traits: &traits,
+            asked: STEPS,
         };
-        let skipped = &mut Skipped::default();
-        let events = gather.fill_in_order(&scan, &morsel, &wanted, &traits, asked, skipped);
+        let events = gather.fill_in_order(of, &mut Skipped::default());
         for failed in [times, events] {
             let Err(QueryError::Read(error)) = failed else {
                 panic!("{condition:?}: {failed:?}");
@@ -187,10 +198,6 @@ fn an_order_that_is_not_that_of_the_rows_is_corruption() {
 #[test]
 fn few_rows_are_sorted_instead() {
     let (snapshot, (whole, wanted)) = (small(), everybody());
-    let all = TimeRange {
-        first: i64::MIN,
-        last: i64::MAX,
-    };
     let control = Control::start(&QueryOptions::default());
     let is_used = |condition: &Condition, range, morsel: &Morsel, wanted: &Words, cost| {
         let scan = Scan::prepare(&snapshot, &[condition], range, false);
@@ -199,14 +206,14 @@ fn few_rows_are_sorted_instead() {
     };
     // 60 rows, of which 15 are carts; to get ready costs as much as 32 more.
     let (every, cart) = (any(), event("cart"));
-    assert!(is_used(&every, all, &whole, &wanted, 1.6));
-    assert!(!is_used(&every, all, &whole, &wanted, 1.5));
-    assert!(is_used(&cart, all, &whole, &wanted, 6.2));
-    assert!(!is_used(&cart, all, &whole, &wanted, 6.1));
+    assert!(is_used(&every, ALL, &whole, &wanted, 1.6));
+    assert!(!is_used(&every, ALL, &whole, &wanted, 1.5));
+    assert!(is_used(&cart, ALL, &whole, &wanted, 6.2));
+    assert!(!is_used(&cart, ALL, &whole, &wanted, 6.1));
     // One of seven users, a quarter of the time, values that decide.
     let one = Words::of_range(0..1);
-    assert!(is_used(&every, all, &whole, &one, 10.8));
-    assert!(!is_used(&every, all, &whole, &one, 10.7));
+    assert!(is_used(&every, ALL, &whole, &one, 10.8));
+    assert!(!is_used(&every, ALL, &whole, &one, 10.7));
     let quarter = TimeRange {
         first: 45_000_000,
         last: i64::MAX,
@@ -214,20 +221,49 @@ fn few_rows_are_sorted_instead() {
     assert!(is_used(&every, quarter, &whole, &wanted, 7.0));
     assert!(!is_used(&every, quarter, &whole, &wanted, 6.0));
     let free = property("item").eq(1);
-    assert!(is_used(&free, all, &whole, &wanted, 12.5));
-    assert!(!is_used(&free, all, &whole, &wanted, 12.0));
+    assert!(is_used(&free, ALL, &whole, &wanted, 12.5));
+    assert!(!is_used(&free, ALL, &whole, &wanted, 12.0));
     // A quarter of the container: everybody is in it, but the others' rows are no concern of it, and
     // segments are made ready four times.
     let lows = 0..16_384;
     let cut = Morsel { lows, ..whole };
-    assert!(is_used(&every, all, &cut, &wanted, 3.2));
-    assert!(!is_used(&every, all, &cut, &wanted, 3.1));
+    assert!(is_used(&every, ALL, &cut, &wanted, 3.2));
+    assert!(!is_used(&every, ALL, &cut, &wanted, 3.1));
+}
+
+/// Gathers the events of a morsel's users both ways; gives those in order.
+fn both_ways<'c>(
+    control: &'c Control,
+    scan: &Scan<'_>,
+    morsel: &Morsel,
+    wanted: &Words,
+) -> Gather<'c> {
+    let (mut one, mut other) = (Gather::new(control), Gather::new(control));
+    let of = Gathering {
+        scan,
+        morsel,
+        wanted,
+        traits: &TraitTable::default(),
+        asked: STEPS,
+    };
+    let rows = &mut one.in_order;
+    assert!(rows.find(scan, morsel, wanted, f64::INFINITY).unwrap());
+    one.fill_in_order(of, &mut Skipped::default()).unwrap();
+    other.fill_sorted(of, &mut Skipped::default()).unwrap();
+    assert!(gathered(&one) == gathered(&other));
+    one
+}
+
+fn of_batch(batch: BatchBuilder) -> Snapshot {
+    let storage = Arc::new(MemoryStorage::new());
+    let store = Store::builder("store").storage(storage).open().unwrap();
+    store.append(batch.finish().unwrap()).unwrap();
+    store.compact().unwrap();
+    store.snapshot().unwrap()
 }
 
 #[test]
 fn names_that_share_a_run_come_in_order_too() {
-    let storage = Arc::new(MemoryStorage::new());
-    let store = Store::builder("store").storage(storage).open().unwrap();
     let mut batch = BatchBuilder::new();
     // More names than have a run of their own, with a user of each and one of all.
     let names = pugmark_engine::limits::MAX_NAME_RUNS as i64 + 5;
@@ -236,77 +272,112 @@ fn names_that_share_a_run_come_in_order_too() {
         batch.event(&format!("u{number}"), number, &name);
         batch.event("u7", number % 100, &name);
     }
-    store.append(batch.finish().unwrap()).unwrap();
-    store.compact().unwrap();
-    let snapshot = store.snapshot().unwrap();
-    let control = Control::start(&QueryOptions::default());
-    let all = TimeRange {
-        first: i64::MIN,
-        last: i64::MAX,
-    };
+    let (snapshot, control) = (of_batch(batch), Control::start(&QueryOptions::default()));
     let (key, lows, rows) = (0, 0..65_536, 2 * names as u64);
     let (morsel, wanted) = (Morsel { key, lows, rows }, Words::of_range(0..65_536));
     let (every, last) = (any(), event(&format!("name{:05}", names - 1)));
-    let scan = Scan::prepare(&snapshot, &[&every, &last], all, false);
-    let (mut one, mut other) = (Gather::new(&control), Gather::new(&control));
-    let (traits, mut skipped) = (TraitTable::default(), Skipped::default());
-    let asked = Asked {
-        steps: 2,
-        every_row: false,
+    let scan = Scan::prepare(&snapshot, &[&every, &last], ALL, false);
+    let found = both_ways(&control, &scan, &morsel, &wanted);
+    assert_eq!(found.times.len() as i64, 2 * names);
+    assert_eq!(found.masks.iter().filter(|&&mask| mask == 3).count(), 2);
+}
+
+#[test]
+fn users_of_a_later_container_come_in_order_too() {
+    let mut batch = BatchBuilder::new();
+    for user in 0..66_000 {
+        for number in 0..1 + user % 4 {
+            let name = NAMES[(user * 7 + number) as usize % 3];
+            batch.event(&format!("u{user}"), 5 - number, name);
+        }
+    }
+    let (snapshot, control) = (of_batch(batch), Control::start(&QueryOptions::default()));
+    let every = any();
+    let scan = Scan::prepare(&snapshot, &[&every], ALL, false);
+    let mut events = 0;
+    for (key, lows) in [(0, 0..32_768), (0, 32_768..65_536), (1, 0..65_536)] {
+        let wanted = Words::of_range(lows.clone());
+        let rows = 1;
+        let found = both_ways(&control, &scan, &Morsel { key, lows, rows }, &wanted);
+        events += found.times.len();
+    }
+    assert_eq!(events, 66_000 / 4 * (1 + 2 + 3 + 4));
+}
+
+/// Finds the rows of all users and, after `between`, gathers their events and reads their times.
+fn read_after(options: &QueryOptions, between: impl Fn()) -> [Result<(), QueryError>; 3] {
+    let (snapshot, (morsel, wanted)) = (small(), everybody());
+    let (every, traits) = (any(), TraitTable::default());
+    let scan = Scan::prepare(&snapshot, &[&every], ALL, false);
+    let control = Control::start(options);
+    let of = Gathering {
+        scan: &scan,
+        morsel: &morsel,
+        wanted: &wanted,
+        traits: &traits,
+        asked: STEPS,
     };
-    let rows = &mut one.in_order;
-    assert!(rows.find(&scan, &morsel, &wanted, f64::INFINITY).unwrap());
-    one.fill_in_order(&scan, &morsel, &wanted, &traits, asked, &mut skipped)
-        .unwrap();
-    other
-        .fill_sorted(&scan, &morsel, &wanted, &traits, asked, &mut skipped)
-        .unwrap();
-    assert_eq!(one.times.len() as i64, 2 * names);
-    assert_eq!(one.masks.iter().filter(|&&mask| mask == 3).count(), 2);
-    assert!(gathered(&one) == gathered(&other));
+    let find = |rows: &mut InOrder<'_>| {
+        let found = rows.find(&scan, &morsel, &wanted, f64::INFINITY);
+        found.map(|found| assert!(found))
+    };
+    let mut gather = Gather::new(&control);
+    if let Err(error) = find(&mut gather.in_order) {
+        return [Err(error.clone()), Err(error.clone()), Err(error)];
+    }
+    between();
+    let events = gather.fill_in_order(of, &mut Skipped::default());
+    drop(gather);
+    let fresh = QueryOptions {
+        cancel: Default::default(),
+        ..options.clone()
+    };
+    let (before, control) = (Control::start(&fresh), Control::start(options));
+    let mut rows = InOrder::new(&before);
+    find(&mut rows).unwrap();
+    let users = (&morsel, &wanted);
+    let times = OrderedTimes::new(&control).for_each(&rows, &scan, users, |_, _| Ok(()));
+    [Ok(()), events, times]
 }
 
 #[test]
 fn memory_runs_out_in_order() {
-    let (snapshot, (morsel, wanted), traits) = (small(), everybody(), TraitTable::default());
-    let all = TimeRange {
-        first: i64::MIN,
-        last: i64::MAX,
-    };
-    let every = any();
-    let scan = Scan::prepare(&snapshot, &[&every], all, false);
-    let asked = Asked {
-        steps: 1,
-        every_row: false,
-    };
-    let try_with = |memory_bytes| {
+    let with = |memory_bytes| {
         let options = QueryOptions {
             memory_bytes,
             ..QueryOptions::default()
         };
-        let control = Control::start(&options);
-        let mut gather = Gather::new(&control);
-        let found = gather.in_order.find(&scan, &morsel, &wanted, f64::INFINITY);
-        let events = found.and_then(|_| {
-            let skipped = &mut Skipped::default();
-            gather.fill_in_order(&scan, &morsel, &wanted, &traits, asked, skipped)
-        });
-        let mut rows = InOrder::new(&control);
-        let found = rows.find(&scan, &morsel, &wanted, f64::INFINITY);
-        let times = found.and_then(|_| {
-            let users = (&morsel, &wanted);
-            OrderedTimes::new(&control).for_each(&rows, &scan, users, |_, _| Ok(()))
-        });
-        [events, times].map(|done| match done {
+        read_after(&options, || ()).map(|done| match done {
             Ok(()) => true,
             Err(QueryError::OutOfMemory { .. }) => false,
             Err(error) => panic!("{error}"),
         })
     };
-    assert_eq!(try_with(8 << 20), [true, true]);
-    assert_eq!(try_with(8 << 10), [false, false]);
-    // Everything in between is one or the other.
-    for kilobytes in 8..64 {
-        try_with(kilobytes << 14);
+    assert_eq!(with(8 << 20), [true; 3]);
+    // The least with which rows are found does not do for their events.
+    let (mut less, mut enough) = (0, 8 << 20);
+    while less + 1 < enough {
+        let half = (less + enough) / 2;
+        match with(half)[0] {
+            true => enough = half,
+            false => less = half,
+        }
     }
+    assert_eq!(with(enough)[..2], [true, false]);
+    assert_eq!(with(enough + (16 << 10))[..2], [true, true]);
+}
+
+#[test]
+fn whoever_is_cancelled_stops_in_order() {
+    let cancel = CancelToken::new();
+    let options = QueryOptions {
+        cancel: cancel.clone(),
+        ..QueryOptions::default()
+    };
+    let [found, events, times] = read_after(&options, || cancel.cancel());
+    assert!(found.is_ok());
+    assert!(matches!(events, Err(QueryError::Cancelled)), "{events:?}");
+    assert!(matches!(times, Err(QueryError::Cancelled)), "{times:?}");
+    let [found, ..] = read_after(&options, || ());
+    assert!(matches!(found, Err(QueryError::Cancelled)), "{found:?}");
 }

@@ -42,6 +42,7 @@ pub(crate) struct RunScan<'a> {
 pub(crate) struct Scan<'a> {
     /// Those of the snapshot, whether they are read or not.
     pub(crate) segments: &'a [Arc<Segment>],
+    /// Segment by segment, in their order.
     pub(crate) runs: Vec<RunScan<'a>>,
     pub(crate) range: TimeRange,
     /// Traits that the conditions read.

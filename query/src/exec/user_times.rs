@@ -4,8 +4,6 @@
 //! of them has, and so each time is put at once where its user's lie together. They stay in the order of
 //! the runs.
 
-use std::ops::Range;
-
 use pugmark_engine::bitmap::Words;
 use pugmark_engine::segment::{Offsets, Times, UserStarts};
 
@@ -126,7 +124,7 @@ impl<'c> UserTimes<'c> {
             let own = &mut self.runs[self.used];
             let lows = morsel.lows.clone();
             source.run.user_starts(morsel.key, lows, &mut own.found)?;
-            let rows = rows_of(&own.found);
+            let rows = own.found.rows();
             if rows.is_empty() {
                 continue;
             }
@@ -208,7 +206,7 @@ impl RunTimes {
         verdicts: &Verdicts,
         wanted: &Words,
     ) -> Result<(), QueryError> {
-        let rows = rows_of(&self.found);
+        let rows = self.found.rows();
         let times = source.run.times(rows.clone())?;
         let (mut users, mut starts) = (Words::new(), Vec::with_capacity(self.found.starts.len()));
         let chosen = &mut self.chosen;
@@ -231,7 +229,7 @@ impl RunTimes {
     }
 
     fn cursor<'t>(&'t self, scan: &Scan<'t>) -> Result<Cursor<'t>, QueryError> {
-        let rows = rows_of(&self.found);
+        let rows = self.found.rows();
         let times = match self.is_chosen {
             true => Times {
                 base: 0,
@@ -321,10 +319,4 @@ impl Cursor<'_> {
         }
         self.starts = &self.starts[users..];
     }
-}
-
-/// The rows of all who were found.
-fn rows_of(found: &UserStarts) -> Range<u32> {
-    let first = found.starts.first().copied().unwrap_or_default();
-    first..found.starts.last().copied().unwrap_or(first)
 }
