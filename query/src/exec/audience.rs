@@ -427,7 +427,7 @@ impl<'c> Counting<'c> {
         let pairs = &mut self.pairs;
         self.found.for_each(|low, own| {
             let user = (u64::from(low) - u64::from(morsel.lows.start)) << bits;
-            let own = (own.start - first) as usize..(own.end - first) as usize;
+            let own = (own.start - rows.start) as usize..(own.end - rows.start) as usize;
             let counted = own.filter(|&row| every_row || is_counted(row));
             pairs.extend(counted.map(|row| user | values[row]));
         });
